@@ -1,0 +1,81 @@
+# What people and CI run. `make help` lists it.
+#
+# Every target brings first what it needs and is not there (setup/setup.sh); SETUP=check only says what is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+TESTBED := .venv/bin/testbed
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+# More words for pytest, such as: make test TESTS=tests/unit ARGS='-k subnet -x'
+TESTS ?= tests/unit tests/lab
+ARGS ?=
+# The lab that `make topology` brings up.
+LAB ?= cross-endian
+export SETUP
+
+ifeq ($(SETUP),check)
+# Nothing but the question what is missing.
+.PHONY: setup topology test images
+setup topology test images:
+	@setup/setup.sh
+.PHONY: check
+check:
+	@setup/setup.sh python
+.PHONY: bench
+bench:
+	@setup/setup.sh python machine compose
+else
+
+.PHONY: topology
+topology: setup ## the main job: a lab of both byte orders, every pair of hosts talking, the result on the screen
+	@$(TESTBED) up topologies/$(LAB).yaml
+	@$(TESTBED) exchange $(LAB)
+
+.PHONY: test
+test: setup ## all tests, with real hosts (TESTS=..., ARGS=... for pytest)
+	@$(PYTEST) $(TESTS) $(ARGS)
+
+.PHONY: check
+check: setup-python ## linters and unit tests; needs no Docker
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@$(PYTEST) tests/unit $(ARGS)
+
+.PHONY: images
+images: setup ## build the host images that are missing or changed
+	@$(TESTBED) images build
+
+.PHONY: bench
+bench: setup setup-compose ## measure the speed, figures into a JSON file
+	@$(PYTHON) bench/run.py $(ARGS)
+
+.PHONY: setup
+setup: ## install what is missing, start Docker if none answers (SETUP=check: only say what is missing)
+	@setup/setup.sh python machine
+
+.PHONY: setup-python setup-compose
+setup-python:
+	@setup/setup.sh python
+setup-compose:
+	@setup/setup.sh compose
+
+.PHONY: down
+down: ## remove every lab
+	@$(TESTBED) down --all
+
+.PHONY: clean
+clean: ## remove labs, host images, .venv and caches (not Docker, not Debian packages)
+	@if [ -x $(TESTBED) ]; then $(TESTBED) down --all && $(TESTBED) images remove; fi
+	@rm -rf .venv .venv.lock images/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+endif
+
+.PHONY: help
+help: ## this list
+	@echo 'usage: make TARGET'
+	@echo
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  %-10s %s\n' "$$name" "$$what"; done
