@@ -78,7 +78,11 @@ class LabError(TestbedError):
 
 
 class EngineError(LabError):
-    """The Docker engine is absent, refuses or fails."""
+    """The Docker engine is absent, refuses or fails; ``status`` is its HTTP answer, None when it gave none."""
+
+    def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class ImageError(LabError):

@@ -1,0 +1,462 @@
+"""The Docker engine in a few verbs; the only module that imports docker.
+
+Everything that is ours carries the label ``testbed``; the labels are the only record of what there is.
+Every failure of the engine leaves here as an :class:`EngineError` that says how to mend it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+import docker
+import docker.errors
+import requests
+import requests.exceptions
+from docker.context import ContextAPI
+from docker.tls import TLSConfig
+from docker.types import IPAMConfig, IPAMPool
+from docker.utils import kwargs_from_env
+
+from testbed.errors import EngineError
+
+LABEL = "testbed"
+TIMEOUT_S = 60
+STDOUT, STDERR = 1, 2
+_FRAME = struct.Struct(">BxxxL")  # of Docker's multiplexed streams: which stream, how many bytes
+
+# Read-only in a container, as Docker would have it, except /proc/sys/net: what is there belongs to the
+# container's own network namespace, and hosts set their sysctls themselves.
+READ_ONLY_PATHS = [
+    "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger",
+    "/proc/sys/abi", "/proc/sys/crypto", "/proc/sys/debug", "/proc/sys/dev", "/proc/sys/fs",
+    "/proc/sys/kernel", "/proc/sys/sunrpc", "/proc/sys/user", "/proc/sys/vm",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """The engine and the machine that it runs on. ``kernel`` is that machine's release, ``machine`` its `uname -m`."""
+
+    version: str
+    api_version: str
+    kernel: str
+    machine: str
+    storage_driver: str
+    cgroup_version: str
+    data_directory: str
+    address: str
+    local: bool
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """A container to be made. ``memory`` in bytes, ``cpus`` in processors; None means without limit."""
+
+    name: str
+    image: str
+    argv: Sequence[str]
+    labels: Mapping[str, str]
+    hostname: str = ""
+    network: str = "none"
+    capabilities: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    names: Sequence[tuple[str, str]] = ()  # (host name, address) for /etc/hosts
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    memory: int | None = None
+    cpus: float | None = None
+    pid_mode: str | None = None
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container that is there: ``state`` is Docker's word (created, running, exited, ...), ``status`` its sentence."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    state: str
+    status: str
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """``pid`` is that of its first process on the engine's machine, 0 when it does not run; times as Docker writes them."""
+
+    running: bool
+    pid: int
+    exit_code: int
+    started_at: str
+    error: str
+
+
+@dataclass(frozen=True)
+class DockerNetwork:
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    subnets: tuple[IPv4Network | IPv6Network, ...]
+
+
+class ExecStream:
+    """A command running in a container: bytes in, frames of (stream, bytes) out, its exit code at the end.
+
+    Not for use by several readers at once; one reader and one writer are fine.
+    """
+
+    def __init__(self, engine: Engine, exec_id: str, connection: Any, *, tty: bool) -> None:
+        self._engine = engine
+        self._exec_id = exec_id
+        self._response = connection  # keeps the socket's owner alive
+        self._socket: socket.socket = getattr(connection, "_sock", connection)
+        self._socket.settimeout(None)  # a command may be silent for as long as it likes
+        self._tty = tty
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def close_input(self) -> None:
+        """End of the command's standard input."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            # The command, and so the connection, ended first: there is no input left to end.
+            if error.errno != 107:  # ENOTCONN
+                raise
+
+    def frames(self) -> Iterator[tuple[int, bytes]]:
+        """What the command writes, as it comes: (STDOUT or STDERR, bytes), until both streams end."""
+        if self._tty:
+            while chunk := self._socket.recv(65536):
+                yield STDOUT, chunk
+            return
+        while header := self._receive(_FRAME.size):
+            stream, size = _FRAME.unpack(header)
+            while size:
+                chunk = self._socket.recv(min(size, 65536))
+                if not chunk:
+                    raise EngineError("the engine broke off in the middle of a command's output")
+                size -= len(chunk)
+                yield stream, chunk
+
+    def _receive(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            chunk = self._socket.recv(size - len(data))
+            if not chunk:
+                return b""
+            data += chunk
+        return data
+
+    def resize(self, rows: int, columns: int) -> None:
+        self._engine.resize_exec(self._exec_id, rows, columns)
+
+    def exit_code(self) -> int | None:
+        """The command's exit code; None while it runs."""
+        return self._engine.exec_exit_code(self._exec_id)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._response.close()
+
+
+class Engine:
+    """A Docker engine found as the docker command finds it: DOCKER_HOST, else the current context."""
+
+    def __init__(self) -> None:
+        self.address, tls = _where()
+        self._client: Any  # docker-py is typed in part, and not where it is used here
+        with _translated(self.address):
+            self._client = _Client(base_url=self.address, tls=tls or False, version="auto", timeout=TIMEOUT_S, num_pools=16)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def info(self) -> EngineInfo:
+        with self._errors():
+            info, version = self._client.info(), self._client.version()
+        return EngineInfo(
+            version=version["Version"],
+            api_version=version["ApiVersion"],
+            kernel=info["KernelVersion"],
+            machine=info["Architecture"],
+            storage_driver=info["Driver"],
+            cgroup_version=info.get("CgroupVersion", "1"),
+            data_directory=info["DockerRootDir"],
+            address=self.address,
+            local=urlsplit(self.address).scheme in ("unix", "http+unix"),
+        )
+
+    # Containers
+
+    def containers(self, *labels: str) -> list[Container]:
+        """All containers, running or not, that carry every one of ``labels`` ("key" or "key=value")."""
+        with self._errors():
+            found = self._client.containers(all=True, filters={"label": [LABEL, *labels]})
+        return [_container(one) for one in found if one["Names"]]
+
+    def create_container(self, spec: ContainerSpec) -> str:
+        """Make a container, not yet started, and give its id."""
+        host_config = self._client.create_host_config(
+            network_mode=spec.network,
+            cap_drop=["ALL"],
+            cap_add=list(spec.capabilities),
+            # a list: a name may have several addresses (networks, IPv4 and IPv6), a mapping holds only one
+            extra_hosts=[f"{name}:{address}" for name, address in spec.names],
+            sysctls=dict(spec.sysctls),
+            mem_limit=spec.memory,
+            # no swap beside the memory, else a limit is no limit
+            memswap_limit=spec.memory,
+            nano_cpus=None if spec.cpus is None else int(spec.cpus * 1e9),
+            pid_mode=spec.pid_mode,
+            log_config={"type": "json-file", "config": {"max-size": "16m", "max-file": "2"}},
+        )
+        host_config["ReadonlyPaths"] = READ_ONLY_PATHS
+        with self._errors():
+            made = self._client.create_container(
+                spec.image,
+                list(spec.argv),
+                name=spec.name,
+                hostname=spec.hostname or None,
+                labels={LABEL: "container", **spec.labels},
+                environment=dict(spec.environment),
+                host_config=host_config,
+            )
+        return str(made["Id"])
+
+    def start(self, container: str) -> None:
+        with self._errors():
+            self._client.start(container)
+
+    def inspect(self, container: str) -> ContainerState:
+        with self._errors():
+            state = self._client.inspect_container(container)["State"]
+        return ContainerState(state["Running"], state["Pid"], state["ExitCode"], state["StartedAt"], state["Error"])
+
+    def kill(self, container: str, signal: str = "SIGKILL") -> None:
+        """Send a signal to the first process of a container; one that has ended already is fine."""
+        with self._errors(fine=(404, 409)):
+            self._client.kill(container, signal)
+
+    def remove_container(self, container: str) -> None:
+        """Kill and remove a container; one that is gone already, or being removed, is fine."""
+        with self._errors(fine=(404, 409)):
+            self._client.remove_container(container, force=True, v=True)
+
+    def output(self, container: str, *, follow: bool, since: float | None = None) -> Iterator[tuple[int, bytes]]:
+        """What the container's first process wrote and, with ``follow``, writes, until it ends."""
+        with self._errors():
+            response = self._client.follow_logs(container, follow=follow, since=since)
+        with response:
+            while header := response.raw.read(_FRAME.size):
+                kind, size = _FRAME.unpack(header)
+                yield kind, response.raw.read(size)
+
+    def exec_stream(
+        self,
+        container: str,
+        argv: Sequence[str],
+        *,
+        tty: bool = False,
+        environment: Mapping[str, str] | None = None,
+        user: str = "",
+        directory: str | None = None,
+    ) -> ExecStream:
+        """Start a command in a running container, with its standard streams connected."""
+        with self._errors():
+            made = self._client.exec_create(
+                container, list(argv), stdin=True, tty=tty, environment=dict(environment or {}), user=user, workdir=directory
+            )
+            connection = self._client.exec_start(made["Id"], tty=tty, socket=True)
+        return ExecStream(self, made["Id"], connection, tty=tty)
+
+    def exec_exit_code(self, exec_id: str) -> int | None:
+        with self._errors():
+            return cast("int | None", self._client.exec_inspect(exec_id)["ExitCode"])
+
+    def resize_exec(self, exec_id: str, rows: int, columns: int) -> None:
+        with self._errors():
+            self._client.exec_resize(exec_id, height=rows, width=columns)
+
+    def put_archive(self, container: str, directory: str, tar: bytes | BinaryIO) -> None:
+        """Unpack a tar archive into a directory of the container."""
+        with self._errors():
+            self._client.put_archive(container, directory, tar)
+
+    def get_archive(self, container: str, path: str) -> Iterator[bytes]:
+        """A file or directory of the container as the chunks of a tar archive."""
+        with self._errors():
+            chunks, _ = self._client.get_archive(container, path)
+        return cast("Iterator[bytes]", chunks)
+
+    # Networks
+
+    def networks(self) -> list[DockerNetwork]:
+        """Every network of the engine, ours or not."""
+        with self._errors():
+            found = self._client.networks()
+        return [_network(one) for one in found]
+
+    def create_network(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str],
+        subnets: Sequence[tuple[str, str | None]],
+        mtu: int,
+        internal: bool,
+        ipv6: bool,
+    ) -> str:
+        """Make a bridge network; ``subnets`` are (subnet, gateway) pairs."""
+        pools = [IPAMPool(subnet=subnet, gateway=gateway) for subnet, gateway in subnets]
+        with self._errors():
+            made = self._client.create_network(
+                name,
+                driver="bridge",
+                ipam=IPAMConfig(pool_configs=pools),
+                options={"com.docker.network.driver.mtu": str(mtu)},
+                labels={LABEL: "network", **labels},
+                internal=internal,
+                enable_ipv6=ipv6,
+                check_duplicate=True,
+            )
+        return str(made["Id"])
+
+    def connect(self, network: str, container: str) -> None:
+        with self._errors():
+            self._client.connect_container_to_network(container, network)
+
+    def remove_network(self, network: str) -> None:
+        """Remove a network; one that is gone already is fine."""
+        with self._errors(fine=(404,)):
+            self._client.remove_network(network)
+
+    # Images
+
+    def image_exists(self, reference: str) -> bool:
+        try:
+            with self._errors():
+                self._client.inspect_image(reference)
+        except EngineError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def list_images(self) -> list[str]:
+        """The references of all images of ours."""
+        with self._errors():
+            found = self._client.images(filters={"label": [LABEL]})
+        return [reference for one in found for reference in one["RepoTags"] or [one["Id"]]]
+
+    def import_image(self, tar: BinaryIO, reference: str, *, platform: str, changes: Sequence[str]) -> str:
+        """Make an image of a root file system, read from ``tar`` as it comes; gives the image's id."""
+        with self._errors():
+            text = self._client.import_stream(_Chunks(tar), reference, platform, changes)
+        last = text.strip().splitlines()[-1] if text.strip() else ""
+        if '"error"' in last:
+            raise EngineError(f"the engine could not import {reference}: {last}")
+        return str(json.loads(last).get("status", ""))
+
+    def remove_image(self, reference: str) -> None:
+        with self._errors(fine=(404,)):
+            self._client.remove_image(reference, force=True)
+
+    def _errors(self, *, fine: Sequence[int] = ()) -> Any:
+        return _translated(self.address, fine=fine)
+
+
+class _Client(docker.APIClient):
+    """What docker-py's client lacks: an image of a platform read from a stream, and logs as the frames they come in."""
+
+    def import_stream(self, chunks: _Chunks, reference: str, platform: str, changes: Sequence[str]) -> str:
+        repository, tag = reference.rsplit(":", 1)
+        parameters = {"fromSrc": "-", "repo": repository, "tag": tag, "platform": platform, "changes": list(changes)}
+        headers = {"Content-Type": "application/tar"}
+        response = self._post(self._url("/images/create"), params=parameters, data=chunks, headers=headers, timeout=None)  # type: ignore[attr-defined]
+        return str(self._result(response))  # type: ignore[attr-defined]
+
+    def follow_logs(self, container: str, *, follow: bool, since: float | None) -> requests.Response:
+        parameters: dict[str, Any] = {"stdout": 1, "stderr": 1, "follow": int(follow)}
+        if since is not None:
+            parameters["since"] = f"{since:.9f}"
+        url = self._url("/containers/{0}/logs", container)  # type: ignore[attr-defined]
+        response = self._get(url, params=parameters, stream=True, timeout=None if follow else TIMEOUT_S)  # type: ignore[attr-defined]
+        self._raise_for_status(response)  # type: ignore[attr-defined]
+        return cast(requests.Response, response)
+
+
+class _Chunks:
+    """A file as chunks, so that requests sends it as it is read, whatever its size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self._file.read(1 << 20), b"")
+
+
+def _container(one: Mapping[str, Any]) -> Container:
+    return Container(one["Id"], one["Names"][0].lstrip("/"), one["Labels"] or {}, one["State"], one["Status"])
+
+
+def _network(one: Mapping[str, Any]) -> DockerNetwork:
+    pools = (one.get("IPAM") or {}).get("Config") or []
+    subnets = tuple(ip_network(pool["Subnet"]) for pool in pools if pool.get("Subnet"))
+    return DockerNetwork(one["Id"], one["Name"], one.get("Labels") or {}, subnets)
+
+
+def _where() -> tuple[str, TLSConfig | None]:
+    """The engine's address and how to be sure of it, as the docker command would choose them."""
+    if host := os.environ.get("DOCKER_HOST"):
+        environment = kwargs_from_env()
+        return environment.get("base_url", host), environment.get("tls")
+    with _translated("the docker context"):
+        context = ContextAPI.get_current_context()
+    if context is None or context.name == "default":
+        return "unix:///var/run/docker.sock", None
+    return context.Host or "unix:///var/run/docker.sock", context.TLSConfig
+
+
+@contextmanager
+def _translated(address: str, *, fine: Sequence[int] = ()) -> Iterator[None]:
+    """Turn what docker and requests raise into EngineError; HTTP statuses in ``fine`` are no error at all."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        if error.status_code in fine:
+            return
+        raise EngineError(f"the Docker engine refused: {_explanation(error)}", status=error.status_code) from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        raise EngineError(f"no Docker engine answers at {address}: {_cause(error)}", hint=_way_out(error)) from error
+
+
+def _explanation(error: docker.errors.APIError) -> str:
+    text = error.explanation or error
+    return (text.decode(errors="replace") if isinstance(text, bytes) else str(text)).strip()
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason in words; docker and urllib3 wrap it several times."""
+    text = str(error)
+    for words in ("Permission denied", "Connection refused", "No such file or directory", "timed out", "Connection aborted"):
+        if words in text:
+            return words.lower()
+    return text
+
+
+def _way_out(error: BaseException) -> str:
+    if "Permission denied" in str(error):
+        return "be in the group of the engine's socket: sudo usermod -aG docker $USER, then log in again"
+    return "start it with: make setup (or name another one in DOCKER_HOST); testbed doctor tells more"
