@@ -1,0 +1,198 @@
+"""The images that hosts are made from: what is in images/, built from Debian's archive and cached by content.
+
+A reference ends in a digest of everything the image is made of, so an image that is there is the right one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+
+from testbed import architecture as architectures
+from testbed.architecture import Architecture
+from testbed.errors import ImageError, TestbedError
+
+if TYPE_CHECKING:
+    from testbed.rootfs import Recipe
+
+REPOSITORY = "testbed/host"
+INIT = "/usr/lib/testbed/init"
+HOST_FOLDERS = ("host", "init", "programs")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
+
+Progress = Callable[[str, str], None]
+"""``progress(name, step)``: what is done now for the image called ``name``. Called from several threads."""
+
+
+class ImageStore(Protocol):
+    """Where images are kept: the Docker engine."""
+
+    def image_exists(self, reference: str) -> bool: ...
+
+    def list_images(self) -> Sequence[str]:
+        """The references of all images of ours."""
+
+    def import_image(self, tar: BinaryIO, reference: str, *, platform: str, changes: Sequence[str]) -> str:
+        """Make an image of a root file system, read from ``tar`` as it comes; gives the image's id.
+
+        Nothing stays behind when ``tar.read`` raises.
+        """
+
+    def remove_image(self, reference: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class HostImage:
+    """The image of hosts of one architecture. ``machine`` is the architecture that the images are built on and run on."""
+
+    architecture: Architecture
+    machine: Architecture
+    reference: str
+
+    @property
+    def name(self) -> str:
+        return f"host-{self.architecture.name}"
+
+    @property
+    def platform(self) -> str:
+        """Docker's word for the architecture."""
+        return f"linux/{self.architecture.name}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which images are there already, which have to be built."""
+
+    present: tuple[HostImage, ...]
+    missing: tuple[HostImage, ...]
+
+
+def directory() -> Path:
+    """images/, wherever it is: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package.parent / "images", package / "images"):
+        if (candidate / "Makefile").is_file():
+            return candidate
+    raise ImageError("the folder images/ is not there", hint="reinstall testbed, or run it from a complete checkout")
+
+
+@cache
+def sources() -> Mapping[str, bytes]:
+    """Everything that a host image is made of: contents by path below images/. What `make` leaves there is not among it."""
+    root = directory()
+    files = [root / "Makefile"]
+    for folder in HOST_FOLDERS:
+        files += [path for path in (root / folder).rglob("*") if path.is_file() and not path.name.startswith(".") and path.suffix != ".o"]
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}
+
+
+def host_image(architecture: Architecture, machine: Architecture | None = None, content: Mapping[str, bytes] | None = None) -> HostImage:
+    """The image for hosts of ``architecture`` on a machine of architecture ``machine`` (by default this one)."""
+    machine = machine or architectures.of_machine()
+    content = sources() if content is None else content
+    digest = hashlib.sha256()
+    mechanism = {f"testbed/{name}": Path(__file__).with_name(name).read_bytes() for name in ("rootfs.py", "images.py")}
+    for path, text in sorted({**content, **mechanism, "for": f"{architecture.name} on {machine.name}".encode()}.items()):
+        digest.update(f"{path}\0{len(text)}\0".encode() + text)
+    return HostImage(architecture, machine, f"{REPOSITORY}-{architecture.name}:{digest.hexdigest()[:12]}")
+
+
+def plan(wanted: Iterable[HostImage], present: Collection[str]) -> Plan:
+    """Sort the wanted images by whether their reference is ``present``."""
+    wanted = tuple(dict.fromkeys(wanted))
+    return Plan(
+        tuple(one for one in wanted if one.reference in present),
+        tuple(one for one in wanted if one.reference not in present),
+    )
+
+
+def build(store: ImageStore, wanted: Sequence[Architecture], progress: Progress = lambda name, step: None) -> tuple[HostImage, ...]:
+    """The host images of the ``wanted`` architectures; those that are not there are built, at the same time.
+
+    Raises :class:`ImageError`; an image is complete or not there at all.
+    """
+    images = tuple(host_image(one) for one in dict.fromkeys(wanted))
+    todo = plan(images, [one.reference for one in images if store.image_exists(one.reference)])
+    if todo.missing:
+        with ThreadPoolExecutor(len(todo.missing)) as workers:
+            running = [workers.submit(_build_one, store, one, progress) for one in todo.missing]
+        for one in running:
+            one.result()
+    return images
+
+
+def stale(store: ImageStore) -> list[str]:
+    """The references of host images that this version of testbed does not use."""
+    current = {host_image(one).reference for one in architectures.ARCHITECTURES.values()}
+    return sorted(one for one in store.list_images() if one.startswith(f"{REPOSITORY}-") and one not in current)
+
+
+def remove_stale(store: ImageStore) -> list[str]:
+    """Remove the images of :func:`stale`; gives their references."""
+    old = stale(store)
+    for one in old:
+        store.remove_image(one)
+    return old
+
+
+def _build_one(store: ImageStore, image: HostImage, progress: Progress) -> None:
+    from testbed import rootfs  # late: a check that finds every image has no use for it
+
+    content = sources()
+    recipe = rootfs.Recipe.of(content)
+    progress(image.name, "compiling the C programs")
+    programs = rootfs.compiled(content, "programs", image.architecture)
+    init = rootfs.compiled(content, "init", image.machine)["init"]
+    tar = _Stream(
+        rootfs.root_file_system(recipe, image.architecture, programs, init, step=lambda step: progress(image.name, step))
+    )
+    changes = [
+        f'ENTRYPOINT ["{INIT}"]',
+        f"ENV PATH={PATH}",
+        "LABEL testbed=image",
+        f"LABEL testbed.architecture={image.architecture.name}",
+    ]
+    try:
+        store.import_image(cast(BinaryIO, io.BufferedReader(tar, rootfs.PIECE)), image.reference, platform=image.platform, changes=changes)
+    except TestbedError as error:
+        if tar.error is not None:  # the cause; what the engine says of a tar that breaks off is a consequence
+            raise tar.error from None
+        full = "no space left" in error.message.lower()
+        hint = "an image needs 100 MB on the engine's disk; free some (testbed images --prune, docker system df)" if full else error.hint
+        raise ImageError(f"importing {image.reference}: {error.message}", hint=hint) from error
+    finally:
+        tar.close()
+    progress(image.name, "done")
+
+
+class _Stream(io.RawIOBase):
+    """Pieces of bytes as a file to read from; ``error`` is what ended them early."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+        self.error: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        target = cast(memoryview, buffer)
+        try:
+            while not self._rest:
+                self._rest = memoryview(next(self._pieces))
+        except StopIteration:
+            return 0
+        except Exception as error:
+            self.error = error
+            raise
+        size = min(len(target), len(self._rest))
+        target[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
