@@ -172,6 +172,22 @@ def _what_it_is(subnet: IPv4Network | IPv6Network) -> str:
     return "holds public addresses: this machine would lose its way to the real ones"
 
 
+def misplaced(address: IPv4Address | IPv6Address, subnet: IPv4Network | IPv6Network) -> str:
+    """Why an address cannot be a host's in that subnet, or nothing."""
+    if address not in subnet:
+        return f"{address} is not in {subnet}"
+    if address == subnet.network_address:
+        return f"{address} is the address of {subnet} itself"
+    if subnet.version == 4 and address == subnet.broadcast_address:
+        return f"{address} is the broadcast address of {subnet}"
+    return ""
+
+
+def last_address(subnet: IPv4Network | IPv6Network) -> IPv4Address | IPv6Address:
+    """The last address that a host may have."""
+    return subnet[-2] if subnet.version == 4 else subnet[-1]
+
+
 def read_memory(value: object) -> int:
     """Bytes: a number, or one with K, M or G (powers of 1024, as Docker has it)."""
     hint = "bytes, or a number with K, M or G, like 64M; at least 6M"

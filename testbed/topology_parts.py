@@ -1,0 +1,240 @@
+"""The parts of a topology: network, host, and what a host has. Each is right in itself; ``topology`` puts them together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from testbed import sysctls
+from testbed import topology_values as values
+from testbed.errors import InputError
+from testbed.topology_problems import Problem, as_pydantic, reader
+from testbed.topology_values import DEFAULT_CAPABILITIES
+
+Kind = Literal["native", "emulated"]
+ArchitectureName = Literal["amd64", "arm64", "s390x"]
+
+Name = Annotated[str, reader(values.read_name)]
+Address = Annotated[IPv4Address, reader(values.read_address)]
+Address6 = Annotated[IPv6Address, reader(values.read_address6)]
+
+
+class Part(BaseModel):
+    """What all parts share. A key whose value is nothing counts as not written, so that its default holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nothing(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+        return data
+
+
+class Attachment(Part):
+    """A host's place on a network. An address that is None is chosen when the lab comes up."""
+
+    address: Address | None = None
+    address6: Address6 | None = None
+
+
+class Network(Part):
+    """A bridge network. ``subnet`` None means that a free one is chosen when the lab comes up, ``gateway`` None its first address."""
+
+    name: Annotated[str, reader(values.read_network_name)]
+    subnet: Annotated[IPv4Network, reader(values.read_subnet)] | None = None
+    gateway: Address | None = None
+    ipv6: bool = False
+    subnet6: Annotated[IPv6Network, reader(values.read_subnet6)] | None = None
+    gateway6: Address6 | None = None
+    mtu: int = Field(default=1500, ge=576, le=65535)
+    external: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_subnet6_means_ipv6(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("subnet6") is not None and data.get("ipv6") is None:
+            return {**data, "ipv6": True}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = list(self._own_problems())
+        if problems:
+            raise as_pydantic(problems)
+        return self
+
+    def _own_problems(self) -> Iterator[Problem]:
+        if self.subnet6 and not self.ipv6:
+            yield Problem(("subnet6",), "there is a subnet6, but ipv6 is false", "leave one of them out")
+        if self.ipv6 and self.mtu < 1280:
+            yield Problem(("mtu",), f"{self.mtu} is less than the 1280 that IPv6 asks of every link", "at least 1280, or no IPv6")
+        for key, gateway, subnet in (("gateway", self.gateway, self.subnet), ("gateway6", self.gateway6, self.subnet6)):
+            if gateway is None:
+                continue
+            if subnet is None:
+                wanted = key.replace("gateway", "subnet")
+                yield Problem((key,), f"there is a {key}, but no {wanted}", f"give the {wanted} too, or leave the {key} to be chosen")
+            else:
+                wrong = values.misplaced(gateway, subnet)
+                if wrong:
+                    yield Problem((key,), wrong, f"an address from {subnet[1]} to {values.last_address(subnet)}")
+
+    @property
+    def gateway_address(self) -> IPv4Address | None:
+        """The gateway of a fixed subnet: as written, else its first address; None when the subnet is a free choice."""
+        return self.gateway or (self.subnet[1] if self.subnet else None)
+
+    @property
+    def gateway6_address(self) -> IPv6Address | None:
+        """The same for IPv6."""
+        return self.gateway6 or (self.subnet6[1] if self.subnet6 else None)
+
+
+class File(Part):
+    """A file on a host: its ``content``, or the file of this machine (``source``) that holds it; exactly one."""
+
+    content: str | None = None
+    source: Path | None = None
+    mode: Annotated[int, reader(values.read_mode)] = 0o644
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_the_content(cls, data: Any) -> Any:
+        return {"content": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.content is None) == (self.source is None):
+            wrong = "there is neither content nor source" if self.content is None else "there is both content and source"
+            raise as_pydantic([Problem((), wrong, "content: the text itself, or source: a file beside the topology; one of them")])
+        return self
+
+
+class Route(Part):
+    """A route: ``to`` is a subnet, ``default`` or a network's name; ``via`` an address, or a host on a network that both share."""
+
+    to: str
+    via: str
+
+
+class Ready(Part):
+    """When a host counts as up: exactly one of a TCP port listened on, a command with exit code 0, a pattern in the command's output."""
+
+    listening: int | None = Field(default=None, ge=1, le=65535)
+    command: Annotated[tuple[str, ...], reader(values.read_command)] | None = None
+    log: Annotated[str, reader(values.read_pattern)] | None = None
+    timeout_s: float = Field(default=10.0, gt=0, le=3600, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(one is not None for one in (self.listening, self.command, self.log)) != 1:
+            raise as_pydantic([Problem((), "a host is ready by exactly one condition", "one of: listening, command, log")])
+        return self
+
+
+class Host(Part):
+    """A host. ``arch`` None is the machine's own for a native host, s390x for an emulated one; ``memory`` is in bytes."""
+
+    name: Annotated[str, reader(values.read_host_name)]
+    kind: Kind = "native"
+    arch: ArchitectureName | None = None
+    networks: dict[str, Attachment] = {}
+    sysctls: dict[str, str] = {}
+    environment: Annotated[dict[str, str], reader(values.read_environment)] = {}
+    files: dict[str, File] = {}
+    memory: Annotated[int, reader(values.read_memory)] | None = None
+    cpus: float | None = Field(default=None, ge=0.01, le=1024, allow_inf_nan=False)
+    capabilities: Annotated[tuple[str, ...], reader(values.read_capabilities)] = DEFAULT_CAPABILITIES
+    routes: tuple[Route, ...] = ()
+    forwarding: bool = False
+    command: Annotated[tuple[str, ...], reader(values.read_command)] | None = None
+    ready: Ready | None = None
+
+    @field_validator("networks", mode="before")
+    @classmethod
+    def _short_networks(cls, value: Any) -> Any:
+        """A list of names, or a mapping whose values may be nothing, an address, or both addresses."""
+        if isinstance(value, list | tuple):
+            names = [one for one in value if isinstance(one, str)]
+            strange = [Problem((index,), "a network's name belongs here") for index, one in enumerate(value) if not isinstance(one, str)]
+            first = {one: index for index, one in reversed(list(enumerate(names)))}
+            twice = [Problem((index,), f"'{one}' is there already") for index, one in enumerate(names) if first[one] != index]
+            if strange or twice:
+                raise as_pydantic(strange or twice)
+            return {name: {} for name in names}
+        if not isinstance(value, Mapping):
+            raise as_pydantic([Problem((), "this is neither a list nor a mapping", "[lan, wan], or lan: 10.1.0.5")])
+        return {name: _attachment(one) for name, one in value.items()}
+
+    @field_validator("sysctls", mode="before")
+    @classmethod
+    def _read_sysctls(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise as_pydantic([Problem((), "this is not a mapping", "net.core.somaxconn: 128, one a line")])
+        read: dict[str, str] = {}
+        problems = []
+        for name, one in value.items():
+            try:
+                read[name] = sysctls.check(name, one)
+            except InputError as error:
+                problems.append(Problem((name,), error.message, error.hint))
+        if problems:
+            raise as_pydantic(problems)
+        return read
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _read_paths(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise as_pydantic([Problem((), "this is not a mapping", "/etc/motd: the text, one a line")])
+        problems = []
+        for path in value:
+            try:
+                values.read_path(path)
+            except InputError as error:
+                problems.append(Problem((path,), error.message, error.hint, on_key=True))
+            else:
+                above = next((one for one in map(str, PurePosixPath(path).parents) if one in value), None)
+                if above:
+                    problems.append(Problem((path,), f"'{above}' is a file, so nothing can be under it", on_key=True))
+        if problems:
+            raise as_pydantic(problems)
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = list(self._own_problems())
+        if problems:
+            raise as_pydantic(problems)
+        return self
+
+    def _own_problems(self) -> Iterator[Problem]:
+        if self.kind == "emulated" and self.arch not in (None, "s390x"):
+            yield Problem(("arch",), f"an emulated host cannot be {self.arch}", "arch: s390x, or kind: native")
+        if self.ready and self.command is None and self.ready.command is None:
+            key = "listening" if self.ready.listening is not None else "log"
+            yield Problem(("ready", key), "the host has no command, so this never comes about", "give the host a command: as well")
+        if "forwarding" in self.model_fields_set:
+            wanted = "1" if self.forwarding else "0"
+            for name in ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding", "net.ipv6.conf.all.forwarding"):
+                if self.sysctls.get(name, wanted) != wanted:
+                    contrary = f"{self.sysctls[name]} contradicts forwarding: {str(self.forwarding).lower()}"
+                    yield Problem(("sysctls", name), contrary, "leave one of them out")
+
+
+def _attachment(value: Any) -> Any:
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"address6" if ":" in value else "address": value}
+    if isinstance(value, IPv4Address):
+        return {"address": value}
+    if isinstance(value, IPv6Address):
+        return {"address6": value}
+    return value
