@@ -1,24 +1,20 @@
 """Every prerequisite looked at: what was found, whether it is enough, and how to mend it.
 
-The checks are pure functions of a :class:`Machine` and of what the engine says; :func:`read_machine` is the only part
-that looks at the machine, and it changes nothing there. What is good to know but not needed is a finding that is ok.
+The checks are pure functions of a :class:`Machine` and of what the engine says. What is good to know but not needed
+is a finding that is ok.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 from testbed import architecture as architectures
 from testbed.architecture import EMULATED
-from testbed.errors import LabError, TestbedError
+from testbed.errors import TestbedError
+from testbed.machine import BINFMT, Machine, architecture_name, text_of, tools_for
 from testbed.network import FREE_PREFIX, POOL, Taken, overlapping
 from testbed.topology_values import CAPABILITIES
 
@@ -26,7 +22,6 @@ LEAST_PYTHON = (3, 11)
 LEAST_API = (1, 41)
 LEAST_DISK = 2 * 10**9  # bytes, for images and the build of them
 LEAST_MEMORY = 512 * 10**6  # bytes
-BINFMT = Path("proc/sys/fs/binfmt_misc")
 MAKE_SETUP = "run: make setup"
 
 # What a Docker engine needs to make hosts, and hosts to be useful; everything else in the bounding set is a bonus.
@@ -43,15 +38,6 @@ NEEDED_CAPABILITIES = (
     "SYS_ADMIN",
     "SYS_CHROOT",
 )
-
-# Each line prints its word when that works in a network namespace that is made for it and goes with it.
-PROBE = """
-echo namespaces
-ip link add name probe type bridge && echo bridge
-ip link add name probe1 type veth peer name probe2 && echo veth
-nft list tables || iptables-nft -S && echo nf_tables
-ip link set lo up; tc qdisc add dev lo root netem delay 1ms && echo netem
-"""
 
 
 @dataclass(frozen=True)
@@ -81,29 +67,6 @@ class Engine(Protocol):
     def address(self) -> str: ...
     @property
     def local(self) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What was read from this machine, unjudged. None: it is not there, or may not be read.
-
-    ``status`` is /proc/self/status, ``meminfo`` /proc/meminfo; ``features`` are the words of :data:`PROBE` that worked;
-    ``disk_free`` is in bytes, where the engine keeps its data.
-    """
-
-    python: tuple[int, int, int]
-    architecture: str
-    root: bool
-    status: str
-    meminfo: str
-    binfmt_status: str | None
-    binfmt_entry: str | None
-    features: frozenset[str] | None
-    ipv6: bool
-    bridge_firewall: str | None
-    somaxconn: str | None
-    tools: frozenset[str]
-    disk_free: int | None
 
 
 @dataclass(frozen=True)
@@ -144,7 +107,7 @@ def judge_binfmt(status: str | None, entry: str | None, architecture: str) -> st
 def binfmt_problem(root: Path = Path("/")) -> str:
     """Why emulated s390x hosts cannot run on this machine, or nothing; the way out is `make setup`."""
     directory = root / BINFMT
-    return judge_binfmt(_text(directory / "status"), _text(directory / "qemu-s390x"), _architecture())
+    return judge_binfmt(text_of(directory / "status"), text_of(directory / "qemu-s390x"), architecture_name())
 
 
 def bounding_set(status: str) -> frozenset[str]:
@@ -271,21 +234,6 @@ def _tools(machine: Machine) -> Iterable[Finding]:
         yield _finding(tool, there, "there" if there else f"not on this machine: {purpose}", MAKE_SETUP)
 
 
-def tools_for(architecture: str) -> dict[str, str]:
-    """The commands that are needed on a machine of this architecture (Debian's name for it), and what for."""
-    compilers = {
-        architectures.ARCHITECTURES[name].compiler: f"compiles the C programs of {name} hosts"
-        for name in (architecture, EMULATED.name)
-        if name in architectures.ARCHITECTURES
-    }
-    return {
-        "mmdebstrap": "makes the host images",
-        "make": "builds the C programs",
-        **compilers,
-        "ip": "part of iproute2",
-    }
-
-
 def _addresses(taken: Sequence[Taken]) -> Finding:
     subnets = list(POOL.subnets(new_prefix=FREE_PREFIX))
     free = sum(overlapping(subnet, taken) is None for subnet in subnets)
@@ -346,70 +294,3 @@ def as_lines(findings: Sequence[Finding]) -> list[str]:
     wrong = sum(not one.ok for one in findings)
     lines.append(f"{wrong} of {len(findings)} checks failed" if wrong else f"all {len(findings)} checks are fine")
     return lines
-
-
-def read_machine(
-    *, data_directory: str = "/var/lib/docker", root: Path = Path("/"), probe: Callable[[], frozenset[str] | None] | None = None
-) -> Machine:
-    """Look at this machine. ``root`` is where its files are found, ``probe`` says which kernel features work."""
-    architecture = _architecture()
-    return Machine(
-        python=sys.version_info[:3],
-        architecture=architecture,
-        root=os.geteuid() == 0,
-        status=_text(root / "proc/self/status") or "",
-        meminfo=_text(root / "proc/meminfo") or "",
-        binfmt_status=_text(root / BINFMT / "status"),
-        binfmt_entry=_text(root / BINFMT / "qemu-s390x"),
-        features=(probe or probe_kernel)(),
-        ipv6=(root / "proc/net/if_inet6").exists(),
-        bridge_firewall=_stripped(root / "proc/sys/net/bridge/bridge-nf-call-iptables"),
-        somaxconn=_stripped(root / "proc/sys/net/core/somaxconn"),
-        tools=frozenset(tool for tool in tools_for(architecture) if shutil.which(tool)),
-        disk_free=_disk_free(root / data_directory.lstrip("/")),
-    )
-
-
-def probe_kernel() -> frozenset[str] | None:
-    """What this kernel can do, tried in a network namespace of its own; None when this user may not make one."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    try:
-        tried = subprocess.run(
-            ["unshare", "--net", "sh", "-c", PROBE], capture_output=True, text=True, timeout=30, env={"PATH": path}, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if "Operation not permitted" in tried.stderr and "unshare" in tried.stderr:
-        return None
-    return frozenset(tried.stdout.split())
-
-
-def _architecture() -> str:
-    try:
-        return architectures.of_machine().name
-    except LabError:
-        return platform.machine()
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except OSError:
-        return None
-
-
-def _stripped(path: Path) -> str | None:
-    text = _text(path)
-    return None if text is None else text.strip()
-
-
-def _disk_free(path: Path) -> int | None:
-    """Free bytes in the file system of ``path``, or of where it would be made."""
-    for directory in (path, *path.parents):
-        try:
-            return shutil.disk_usage(directory).free
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return None
-    return None
