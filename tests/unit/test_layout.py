@@ -1,0 +1,99 @@
+"""The layout is held: every module imports only those above it, and one module alone talks to Docker."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "testbed"
+
+# From the ground up. A module may import those before it in this list, and no other. A new module gets its place here.
+ORDER = (
+    "errors",
+    "architecture",
+    "process",
+    "lock",
+    "sysctls",
+    "topology_values",
+    "topology_problems",
+    "topology_parts",
+    "topology",
+    "topology_schema",
+    "topology_yaml",
+    "topology_file",
+    "engine",
+    "rootfs",
+    "images",
+    "network",
+    "plan",
+    "machine",
+    "doctor",
+    "host",
+    "lab",
+    "up",
+    "observe",
+    "capture",
+    "wire",
+    "exchange",
+    "graph",
+    "report",
+    "cli",
+    "pytest_plugin",
+)
+FREE_OF_RULES = ("__init__", "__main__")  # the doors of the package: they import what they show
+ONLY_ENGINE_IMPORTS = "docker"
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem not in FREE_OF_RULES)
+
+
+def imports(source: str) -> Iterator[str]:
+    """Every module that a source imports, at the top or inside a function, by its full dotted name."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written in full"
+            assert node.module is not None
+            # `from testbed import errors` imports a module, `from testbed.errors import LabError` a name of one
+            yield from ([f"testbed.{alias.name}" for alias in node.names] if node.module == "testbed" else [node.module])
+
+
+def own_imports(source: str) -> set[str]:
+    return {name.split(".")[1] for name in imports(source) if name.startswith("testbed.")}
+
+
+def misplaced(module: str, source: str) -> list[str]:
+    """What a module imports that does not stand above it."""
+    return sorted(own_imports(source) - set(ORDER[: ORDER.index(module)]))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_its_place_and_imports_only_those_above_it(module: str) -> None:
+    assert module in ORDER, f"testbed/{module}.py has no place in the list of this test"
+    below = misplaced(module, (PACKAGE / f"{module}.py").read_text())
+    assert not below, f"testbed/{module}.py imports {below}, which do not stand above it"
+
+
+def test_there_are_no_packages_inside_the_package() -> None:
+    assert [path.parent.name for path in PACKAGE.glob("*/__init__.py")] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_engine_module_imports_docker(module: str) -> None:
+    uses = ONLY_ENGINE_IMPORTS in {name.split(".")[0] for name in imports((PACKAGE / f"{module}.py").read_text())}
+    assert uses == (module == "engine")
+
+
+def test_the_order_names_each_module_once() -> None:
+    assert len(set(ORDER)) == len(ORDER)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import testbed.cli", "from testbed import cli", "from testbed.cli import main", "def f():\n    from testbed import cli"],
+)
+def test_every_way_of_importing_is_seen(line: str) -> None:
+    assert misplaced("host", line) == ["cli"]
+    assert misplaced("host", "from testbed.errors import LabError\nimport json") == []
