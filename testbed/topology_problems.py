@@ -113,7 +113,8 @@ def topology_error(
     problems: Sequence[Problem], *, file: str = "", locate: Callable[[Problem], tuple[int, int]] = lambda _: (0, 0), most: int = 20
 ) -> TopologyError:
     """One error for all problems in the order of the file; ``locate`` gives line and column of each, from 1 (0: unknown)."""
-    placed = sorted({(locate(one), _sentence(one), one.hint) for one in problems})
+    found = dict.fromkeys((locate(one), _sentence(one), one.hint) for one in problems)
+    placed = sorted(found, key=lambda one: one[0])
     (line, column), message, hint = placed[0]
     if len(placed) == 1:
         return TopologyError(message, file=file, line=line, column=column, hint=hint)
