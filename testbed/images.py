@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from testbed.architecture import Architecture
 from testbed.errors import ImageError, TestbedError
 
 if TYPE_CHECKING:
-    from testbed.rootfs import Recipe
+    from testbed.rootfs import Workbench
 
 REPOSITORY = "testbed/host"
 INIT = "/usr/lib/testbed/init"
@@ -28,6 +28,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 
 Progress = Callable[[str, str], None]
 """``progress(name, step)``: what is done now for the image called ``name``. Called from several threads."""
+
+
+def silent(name: str, step: str) -> None:
+    """For those who do not want to be told."""
 
 
 class ImageStore(Protocol):
@@ -112,7 +116,7 @@ def plan(wanted: Iterable[HostImage], present: Collection[str]) -> Plan:
     )
 
 
-def build(store: ImageStore, wanted: Sequence[Architecture], progress: Progress = lambda name, step: None) -> tuple[HostImage, ...]:
+def build(store: ImageStore, wanted: Sequence[Architecture], progress: Progress = silent) -> tuple[HostImage, ...]:
     """The host images of the ``wanted`` architectures; those that are not there are built, at the same time.
 
     Raises :class:`ImageError`; an image is complete or not there at all.
@@ -120,10 +124,16 @@ def build(store: ImageStore, wanted: Sequence[Architecture], progress: Progress 
     images = tuple(host_image(one) for one in dict.fromkeys(wanted))
     todo = plan(images, [one.reference for one in images if store.image_exists(one.reference)])
     if todo.missing:
+        from testbed.rootfs import Workbench  # late: a check that finds every image has no use for it
+
+        bench = Workbench()
         with ThreadPoolExecutor(len(todo.missing)) as workers:
-            running = [workers.submit(_build_one, store, one, progress) for one in todo.missing]
-        for one in running:
-            one.result()
+            try:
+                for done in as_completed([workers.submit(_build_one, store, bench, one, progress) for one in todo.missing]):
+                    done.result()
+            except BaseException:  # also Ctrl-C: what still runs would keep the pool, and so everybody, waiting
+                bench.stop()
+                raise
     return images
 
 
@@ -141,40 +151,35 @@ def remove_stale(store: ImageStore) -> list[str]:
     return old
 
 
-def _build_one(store: ImageStore, image: HostImage, progress: Progress) -> None:
-    from testbed import rootfs  # late: a check that finds every image has no use for it
+def _build_one(store: ImageStore, bench: Workbench, image: HostImage, progress: Progress) -> None:
+    from testbed import rootfs
 
-    content = sources()
-    recipe = rootfs.Recipe.of(content)
-    progress(image.name, "compiling the C programs")
-    programs = rootfs.compiled(content, "programs", image.architecture)
-    init = rootfs.compiled(content, "init", image.machine)["init"]
-    tar = _Stream(
-        rootfs.root_file_system(recipe, image.architecture, programs, init, step=lambda step: progress(image.name, step))
-    )
+    def step(what: str) -> None:
+        progress(image.name, what)
+
+    pieces = rootfs.root_file_system(bench, sources(), image.architecture, image.machine, step)
     changes = [
         f'ENTRYPOINT ["{INIT}"]',
         f"ENV PATH={PATH}",
         "LABEL testbed=image",
         f"LABEL testbed.architecture={image.architecture.name}",
     ]
-    try:
-        store.import_image(cast(BinaryIO, io.BufferedReader(tar, rootfs.PIECE)), image.reference, platform=image.platform, changes=changes)
-    except TestbedError as error:
-        if tar.error is not None:  # the cause; what the engine says of a tar that breaks off is a consequence
-            raise tar.error from None
-        full = "no space left" in error.message.lower()
-        hint = "an image needs 100 MB on the engine's disk; free some (testbed images --prune, docker system df)" if full else error.hint
-        raise ImageError(f"importing {image.reference}: {error.message}", hint=hint) from error
-    finally:
-        tar.close()
-    progress(image.name, "done")
+    with _Stream(pieces) as stream, io.BufferedReader(stream, rootfs.PIECE) as tar:
+        try:
+            store.import_image(cast(BinaryIO, tar), image.reference, platform=image.platform, changes=changes)
+        except TestbedError as error:
+            if stream.error is not None:  # the cause; what the engine says of a tar that breaks off is a consequence
+                raise stream.error from None
+            full = "no space left" in error.message.lower()
+            hint = "an image needs 100 MB where the engine keeps them; 'docker system df' shows what takes space" if full else error.hint
+            raise ImageError(f"importing {image.reference}: {error.message}", hint=hint) from error
+    step("done")
 
 
 class _Stream(io.RawIOBase):
     """Pieces of bytes as a file to read from; ``error`` is what ended them early."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Generator[bytes]) -> None:
         self._pieces = pieces
         self._rest = memoryview(b"")
         self.error: Exception | None = None
@@ -196,3 +201,7 @@ class _Stream(io.RawIOBase):
         target[:size] = self._rest[:size]
         self._rest = self._rest[size:]
         return size
+
+    def close(self) -> None:
+        self._pieces.close()
+        super().close()

@@ -6,19 +6,22 @@ makes leaves through a pipe. Whoever kills this process, however hard, takes all
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import marshal
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -31,6 +34,8 @@ MIRROR = "http://debian.example/debian"
 SECURITY_MIRROR = "http://debian.example/debian-security"
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 INIT_PATH = "./usr/lib/testbed/init"
+# Only the Python that runs this can make bytecode of its own version; a host's Python of another one goes without.
+MODULES = f"./usr/lib/python{sys.version_info.major}.{sys.version_info.minor}/"
 PIECE = 1 << 20
 
 # What each tool runs in. /tmp becomes a tmpfs that nobody else sees; --pdeathsig and --kill-child pass the death of
@@ -43,6 +48,10 @@ ISOLATED = (
 
 Step = Callable[[str], None]
 """Told what is being done now, in a few words."""
+
+
+def silent(step: str) -> None:
+    """For those who do not want to be told."""
 
 
 @dataclass(frozen=True)
@@ -85,32 +94,59 @@ class Recipe:
         return frozenset((*self.files, *self.links, *self.directories))
 
 
+class Workbench:
+    """Where tools run, so that all of them can be stopped from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._tools: list[Tool] = []
+
+    def tool(self, doing: str, argv: Sequence[str], *, stdin: bytes = b"", on_line: Step = silent) -> Tool:
+        """Start one; ``doing`` is what an error message calls it. Raises :class:`ImageError` when the bench is stopped."""
+        with self._lock:
+            if self._stopped:
+                raise ImageError(f"{doing}: stopped")
+            self._tools.append(Tool(doing, argv, stdin=stdin, on_line=on_line))
+            return self._tools[-1]
+
+    def stop(self) -> None:
+        """Kill them all, and start no more."""
+        with self._lock:
+            self._stopped = True
+            for tool in self._tools:
+                tool.kill()
+
+
 class Tool:
     """A program in isolation, as a context manager: its standard output is ``output``, its failure an :class:`ImageError`.
 
     Left early, by an exception, it is killed with all that it started.
     """
 
-    def __init__(self, doing: str, argv: Sequence[str], *, stdin: bytes = b"", on_line: Step = lambda line: None) -> None:
+    def __init__(self, doing: str, argv: Sequence[str], *, stdin: bytes, on_line: Step) -> None:
         self.doing = doing
         self._on_line = on_line
         self._last_lines: deque[str] = deque(maxlen=12)
-        with open(os.memfd_create("stdin"), "w+b") as input_file:
-            input_file.write(stdin)
-            input_file.seek(0)
+        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+        with os.fdopen(os.memfd_create("stdin"), "w+b") as given:
+            given.write(stdin)
+            given.seek(0)
             self._process = subprocess.Popen(
-                [*ISOLATED, *argv], stdin=input_file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "LC_ALL": "C.UTF-8"}
+                [*ISOLATED, *argv], stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
             )
-        assert self._process.stdout is not None and self._process.stderr is not None
+        assert self._process.stdout
+        assert self._process.stderr
         self.output: IO[bytes] = self._process.stdout
         self._listener = threading.Thread(target=self._listen, args=(self._process.stderr,), daemon=True)
         self._listener.start()
 
     def _listen(self, stderr: IO[bytes]) -> None:
-        for raw in stderr:
-            line = raw.decode(errors="backslashreplace").rstrip()
-            self._last_lines.append(line)
-            self._on_line(line)
+        with stderr:
+            for raw in stderr:
+                line = raw.decode(errors="backslashreplace").rstrip()
+                self._last_lines.append(line)
+                self._on_line(line)
 
     def __enter__(self) -> Tool:
         return self
@@ -121,12 +157,14 @@ class Tool:
             if error is None or isinstance(error, tarfile.TarError):
                 self.finish()
         finally:
-            self._process.kill()
+            self.kill()
             self._process.wait()
             self.output.close()
             self._listener.join()
-            if self._process.stderr is not None:
-                self._process.stderr.close()
+
+    def kill(self) -> None:
+        """End it and all that it started; one that has ended already is fine."""
+        self._process.kill()
 
     def finish(self) -> None:
         """Wait for its end. Raises :class:`ImageError` with its last lines when the exit code is not 0."""
@@ -150,23 +188,15 @@ def _hint_for(output: str) -> str:
     return ""
 
 
-def compiled(sources: Mapping[str, bytes], target: str, architecture: Architecture) -> dict[str, bytes]:
-    """What ``make TARGET`` of images/Makefile gives for ``architecture``, by name. Raises :class:`ImageError`."""
-    package = f"gcc-{architecture.triplet.replace('_', '-')}"
-    _require(architecture.compiler, "the C compiler ", package)
-    _require("make", "", "make")
-    script = 'tar -x && make -s "$1" CC="$2" OUT=/tmp/out >&2 && exec tar -c -C out .'
-    doing = f"compiling the C programs for {architecture.name}"
-    with Tool(doing, ["sh", "-c", script, "sh", target, architecture.compiler], stdin=_tar_of(sources)) as tool:
-        with tarfile.open(fileobj=tool.output, mode="r|") as tar:
-            return {Path(member.name).name: _content(tar, member) for member in tar if member.isreg()}
-
-
 def root_file_system(
-    recipe: Recipe, architecture: Architecture, programs: Mapping[str, bytes], init: bytes, step: Step = lambda step: None
-) -> Iterator[bytes]:
-    """The tar of a root file system, piece by piece. Raises :class:`ImageError` before the tar's end if anything failed."""
-    _require("mmdebstrap", "", "mmdebstrap")
+    bench: Workbench, sources: Mapping[str, bytes], architecture: Architecture, machine: Architecture, step: Step = silent
+) -> Generator[bytes]:
+    """The tar of a root file system for ``architecture``, piece by piece, made on a ``machine``.
+
+    ``sources`` are contents by path below images/. Raises :class:`ImageError` before the tar's end if anything failed.
+    """
+    recipe = Recipe.of(sources)
+    _require("mmdebstrap", "mmdebstrap")
     argv = [
         *("env", f"SOURCE_DATE_EPOCH={recipe.epoch}"),
         *("mmdebstrap", "--mode=root", "--variant=extract", f"--hook-dir={MERGED_USR}", f"--architectures={architecture.name}"),
@@ -177,12 +207,27 @@ def root_file_system(
         if line.startswith("I: ") and line.endswith("..."):
             step(line.removeprefix("I: ").removesuffix("..."))
 
-    with Tool(f"unpacking Debian packages for {architecture.name}", argv, on_line=on_line) as tool:
+    with bench.tool(f"unpacking Debian packages for {architecture.name}", argv, on_line=on_line) as tool:
+        programs = compiled(bench, sources, "programs", architecture)  # while the packages are on their way
+        init = compiled(bench, sources, "init", machine)["init"]
         with tarfile.open(fileobj=tool.output, mode="r|", bufsize=PIECE) as tar:
             yield from kept(tar, recipe)
     added = {**recipe.files, **{f"./usr/local/bin/{name}": program for name, program in programs.items()}, INIT_PATH: init}
     yield from additions(recipe, added)
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def compiled(bench: Workbench, sources: Mapping[str, bytes], target: str, architecture: Architecture) -> dict[str, bytes]:
+    """What ``make TARGET`` of images/Makefile gives for ``architecture``, by name. Raises :class:`ImageError`."""
+    _require(architecture.compiler, f"gcc-{architecture.triplet.replace('_', '-')}")
+    _require("make", "make")
+    script = 'tar -x && make -s "$1" CC="$2" OUT=out >&2 && exec tar -c -C out --exclude=.objects .'
+    argv = ["sh", "-c", script, "sh", target, architecture.compiler]
+    with (
+        bench.tool(f"compiling the C programs for {architecture.name}", argv, stdin=_tar_of(sources)) as tool,
+        tarfile.open(fileobj=tool.output, mode="r|") as tar,
+    ):
+        return {Path(member.name).name: _content(tar, member) for member in tar if member.isreg()}
 
 
 def apt_sources(suite: str) -> list[str]:
@@ -194,33 +239,54 @@ def apt_sources(suite: str) -> list[str]:
 
 
 def kept(tar: tarfile.TarFile, recipe: Recipe) -> Iterator[bytes]:
-    """The members of ``tar`` that the recipe keeps, as the bytes of a new tar without its end."""
+    """The members of ``tar`` that the recipe keeps, as the bytes of a new tar without its end.
+
+    Python modules get their bytecode, which dpkg would have made: it is the same for all architectures, and without it
+    an emulated host spends two seconds on its first ``import socket``.
+    """
     for member in tar:
-        if recipe.keeps(member.name):
-            yield member.tobuf(tarfile.PAX_FORMAT)
-            if member.isreg():
-                yield _padded(_content(tar, member))
+        if not recipe.keeps(member.name):
+            continue
+        yield member.tobuf(tarfile.PAX_FORMAT)
+        if member.isreg():
+            content = _content(tar, member)
+            yield _padded(content)
+            if member.name.startswith(MODULES) and member.name.endswith(".py"):
+                yield from _file(_bytecode_path(member.name), _bytecode(member.name, content), 0o644, recipe.epoch)
 
 
 def additions(recipe: Recipe, files: Mapping[str, bytes]) -> Iterator[bytes]:
     """The recipe's directories and links, and ``files``, as the bytes of a tar without its end."""
-
-    def member(path: str, kind: bytes, mode: int) -> tarfile.TarInfo:
-        one = tarfile.TarInfo(path)
-        one.type, one.mode, one.mtime = kind, mode, recipe.epoch
-        return one
-
     for path, mode in recipe.directories.items():
-        yield member(path, tarfile.DIRTYPE, mode).tobuf(tarfile.PAX_FORMAT)
+        yield _header(path, tarfile.DIRTYPE, mode, recipe.epoch)
     for path, target in recipe.links.items():
-        link = member(path, tarfile.SYMTYPE, 0o777)
-        link.linkname = target
-        yield link.tobuf(tarfile.PAX_FORMAT)
+        yield _header(path, tarfile.SYMTYPE, 0o777, recipe.epoch, target=target)
     for path, content in files.items():
-        file = member(path, tarfile.REGTYPE, 0o755 if path.startswith("./usr/") else 0o644)
-        file.size = len(content)
-        yield file.tobuf(tarfile.PAX_FORMAT)
-        yield _padded(content)
+        yield from _file(path, content, 0o755 if path.startswith("./usr/") else 0o644, recipe.epoch)
+
+
+def _bytecode_path(path: str) -> str:
+    module = Path(path)
+    return f"./{module.parent}/__pycache__/{module.stem}.{sys.implementation.cache_tag}.pyc"
+
+
+@lru_cache(maxsize=2048)  # the architectures have most modules in common
+def _bytecode(path: str, source: bytes) -> bytes:
+    """A .pyc file that Python takes without a look at the source's date (PEP 552, unchecked hash)."""
+    code = compile(source, path.removeprefix("."), "exec", dont_inherit=True)
+    unchecked = (1).to_bytes(4, "little")
+    return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source) + marshal.dumps(code)
+
+
+def _file(path: str, content: bytes, mode: int, epoch: int) -> Iterator[bytes]:
+    yield _header(path, tarfile.REGTYPE, mode, epoch, size=len(content))
+    yield _padded(content)
+
+
+def _header(path: str, kind: bytes, mode: int, epoch: int, *, size: int = 0, target: str = "") -> bytes:
+    member = tarfile.TarInfo(path)
+    member.type, member.mode, member.mtime, member.size, member.linkname = kind, mode, epoch, size, target
+    return member.tobuf(tarfile.PAX_FORMAT)
 
 
 def _padded(content: bytes) -> bytes:
@@ -229,7 +295,7 @@ def _padded(content: bytes) -> bytes:
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(member)
-    assert file is not None, f"{member.name} is a regular file"
+    assert file, f"{member.name} is a regular file"
     return file.read()
 
 
@@ -243,6 +309,6 @@ def _tar_of(files: Mapping[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def _require(command: str, what: str, package: str) -> None:
+def _require(command: str, package: str) -> None:
     if shutil.which(command) is None:
-        raise ImageError(f"{what}{command} is not on this machine", hint=f"run: make setup (or: apt-get install {package})")
+        raise ImageError(f"{command} is not on this machine", hint=f"run: make setup (or: apt-get install {package})")
