@@ -180,6 +180,11 @@ class Engine:
         with _translated(self.address):
             self._client = _Client(base_url=self.address, tls=tls or False, version="auto", timeout=TIMEOUT_S, num_pools=16)
 
+    @property
+    def local(self) -> bool:
+        """Whether the engine runs on this machine."""
+        return urlsplit(self.address).scheme in ("unix", "http+unix")
+
     def close(self) -> None:
         self._client.close()
 
@@ -195,7 +200,7 @@ class Engine:
             cgroup_version=info.get("CgroupVersion", "1"),
             data_directory=info["DockerRootDir"],
             address=self.address,
-            local=urlsplit(self.address).scheme in ("unix", "http+unix"),
+            local=self.local,
         )
 
     # Containers
@@ -248,6 +253,10 @@ class Engine:
         """Send a signal to the first process of a container; one that has ended already is fine."""
         with self._errors(fine=(404, 409)):
             self._client.kill(container, signal)
+
+    def rename(self, container: str, name: str) -> None:
+        with self._errors():
+            self._client.rename(container, name)
 
     def remove_container(self, container: str) -> None:
         """Kill and remove a container; one that is gone already, or being removed, is fine."""
@@ -336,6 +345,11 @@ class Engine:
     def connect(self, network: str, container: str) -> None:
         with self._errors():
             self._client.connect_container_to_network(container, network)
+
+    def disconnect(self, network: str, container: str) -> None:
+        """Take a container off a network; one that is not on it is fine."""
+        with self._errors(fine=(404,)):
+            self._client.disconnect_container_from_network(container, network, force=True)
 
     def remove_network(self, network: str) -> None:
         """Remove a network; one that is gone already is fine."""
@@ -443,7 +457,7 @@ def _translated(address: str, *, fine: Sequence[int] = ()) -> Iterator[None]:
 
 
 def _explanation(error: docker.errors.APIError) -> str:
-    text = error.explanation or error
+    text: object = error.explanation or error  # docker-py says str, and gives bytes at times
     return (text.decode(errors="replace") if isinstance(text, bytes) else str(text)).strip()
 
 

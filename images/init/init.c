@@ -1,31 +1,32 @@
 /* PID 1 of every container host: configures the host's network stack, starts its command, reaps what dies.
  *
- *     init [--sysctl NAME=VALUE]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]
+ *     init [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]
  *
- * In this order: each sysctl is written, read back and compared; each route is added, or replaces the one there is;
- * "init: ready" goes to standard error; the command, if any, starts in a session of its own. When it ends, its exit code
- * (128 + N for signal N) goes to /run/testbed/command.exit and the host stays up. SIGTERM and SIGINT end the host.
+ * In this order: each sysctl is written, read back and compared; "init: waiting" goes to standard error, and the devices
+ * are put into the namespace from outside; each gets its addresses; sysctls that name one of the devices are set; each
+ * route is added, or replaces the one there is; "init: ready" goes to standard error; the command, if any, starts in a
+ * session of its own. When it ends, its exit code (128 + N for signal N) goes to /run/testbed/command.exit and the host
+ * stays up. SIGTERM and SIGINT end the host. Without addresses there is nothing to wait for.
  *
- * A sysctl or route that cannot be set ends init with exit code 1 and one line that says which, and the errno's name:
- * a host that is not what its file says must not come up.
+ * What cannot be set ends init with exit code 1 and one line that says which, and the errno's name: a host that is not
+ * what its file says must not come up.
  *
  * It is linked statically for the machine's own architecture and is PID 1 of emulated hosts too, so what it asks of the
  * kernel (netlink!) is not translated by the emulator. */
 
-#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/rtnetlink.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "netlink.h"
 
 #define RUN_DIRECTORY "/run/testbed"
 #define EXIT_FILE RUN_DIRECTORY "/command.exit"
@@ -126,96 +127,48 @@ static int set_sysctl(const char *assignment)
     return 0;
 }
 
-/* --- routes --------------------------------------------------------------------------------------------------- */
+/* --- links ---------------------------------------------------------------------------------------------------- */
 
-struct route {
-    int family;
-    unsigned char prefix_length;
-    unsigned char destination[16], via[16];
-};
-
-static size_t address_size(int family)
+/* Whether the sysctl ASSIGNMENT is about one device of --address: net.ipv4.conf.DEVICE.rp_filter=0. */
+static int names_device(const char *assignment, int argc, char *argv[])
 {
-    return family == AF_INET ? 4 : 16;
+    for (int i = 1; i + 2 < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--address") != 0)
+            continue;
+        char dotted[64];
+        for (const char *form = "./"; *form; form++) {
+            snprintf(dotted, sizeof dotted, "%c%s%c", *form, argv[i + 1], *form);
+            const char *found = strstr(assignment, dotted);
+            if (found && found < assignment + strcspn(assignment, "="))
+                return 1;
+        }
+    }
+    return 0;
 }
 
-/* The texts DESTINATION (ADDRESS/LENGTH or "default") and VIA (an address) as a route: 0, or -1 when they are none. */
-static int parse_route(const char *destination, const char *via, struct route *route)
+static int allow_ipv6(const char *device)
 {
-    *route = (struct route){.family = strchr(via, ':') ? AF_INET6 : AF_INET};
-    if (inet_pton(route->family, via, route->via) != 1)
+    char assignment[128];
+    snprintf(assignment, sizeof assignment, "net/ipv6/conf/%s/disable_ipv6=0", device);
+    return set_sysctl(assignment);
+}
+
+static int configure_address(const char *device, const char *cidr)
+{
+    int error = wait_for_device(device);
+    /* Docker turns IPv6 off in a container without a network of its own. */
+    if (!error && strchr(cidr, ':') && (allow_ipv6("lo") < 0 || allow_ipv6(device) < 0))
         return -1;
-    if (strcmp(destination, "default") == 0)
-        return 0;
-
-    char address[INET6_ADDRSTRLEN], *end;
-    const char *slash = strchr(destination, '/');
-    if (!slash || !isdigit((unsigned char)slash[1]) || (size_t)(slash - destination) >= sizeof address)
-        return -1;
-    memcpy(address, destination, (size_t)(slash - destination));
-    address[slash - destination] = '\0';
-    unsigned long length = strtoul(slash + 1, &end, 10);
-    if (*end || length > 8 * address_size(route->family))
-        return -1;
-    route->prefix_length = (unsigned char)length;
-    return inet_pton(route->family, address, route->destination) == 1 ? 0 : -1;
+    if (!error)
+        error = set_address(device, cidr);
+    if (error)
+        say("address %s on %s: %s", cidr, device, error_name(error));
+    return error ? -1 : 0;
 }
 
-struct request {
-    struct nlmsghdr header;
-    struct rtmsg route;
-    char attributes[2 * RTA_SPACE(16)];
-};
-
-static void add_attribute(struct request *request, unsigned short type, const void *value, size_t size)
+static int configure_route(const char *destination, const char *via)
 {
-    struct rtattr *attribute = (struct rtattr *)(void *)((char *)request + NLMSG_ALIGN(request->header.nlmsg_len));
-    attribute->rta_type = type;
-    attribute->rta_len = (unsigned short)RTA_LENGTH(size);
-    memcpy(RTA_DATA(attribute), value, size);
-    request->header.nlmsg_len = NLMSG_ALIGN(request->header.nlmsg_len) + (unsigned)RTA_SPACE(size);
-}
-
-/* rtnetlink(7): create the route, or put it in the place of the one to the same destination. 0, or an errno. */
-static int ask_for(const struct route *route)
-{
-    const size_t size = address_size(route->family);
-    struct request request = {
-        .header = {.nlmsg_len = NLMSG_LENGTH(sizeof(struct rtmsg)),
-                   .nlmsg_type = RTM_NEWROUTE,
-                   .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE},
-        .route = {.rtm_family = (unsigned char)route->family,
-                  .rtm_dst_len = route->prefix_length,
-                  .rtm_table = RT_TABLE_MAIN,
-                  .rtm_protocol = RTPROT_BOOT,
-                  .rtm_scope = RT_SCOPE_UNIVERSE,
-                  .rtm_type = RTN_UNICAST},
-    };
-    if (route->prefix_length > 0)
-        add_attribute(&request, RTA_DST, route->destination, size);
-    add_attribute(&request, RTA_GATEWAY, route->via, size);
-
-    struct {
-        struct nlmsghdr header;
-        struct nlmsgerr error;
-        char request_again[sizeof request + 256];
-    } answer = {0};
-    int error = 0;
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    if (fd < 0)
-        return errno;
-    if (send(fd, &request, request.header.nlmsg_len, 0) < 0 || recv(fd, &answer, sizeof answer, 0) < 0)
-        error = errno;
-    else if (answer.header.nlmsg_type == NLMSG_ERROR)
-        error = -answer.error.error;
-    close(fd);
-    return error;
-}
-
-static int set_route(const char *destination, const char *via)
-{
-    struct route route;
-    int error = parse_route(destination, via, &route) < 0 ? EINVAL : ask_for(&route);
+    int error = set_route(destination, via);
     if (error)
         say("route %s via %s: %s", destination, via, error_name(error));
     return error ? -1 : 0;
@@ -266,33 +219,77 @@ static void note_end(int status)
 static _Noreturn void wrong(const char *what)
 {
     say("%s", what);
-    say("usage: init [--sysctl NAME=VALUE]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]");
+    say("usage: init [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]");
     exit(BAD_ARGUMENTS);
+}
+
+/* Where the command begins in ARGV, or NULL; checks the form of everything before it. */
+static char **parse(int argc, char *argv[], int *has_addresses)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--sysctl") == 0 && i + 1 < argc && strchr(argv[i + 1], '=')) {
+            i += 1;
+        } else if (strcmp(argv[i], "--route") == 0 && i + 2 < argc) {
+            i += 2;
+        } else if (strcmp(argv[i], "--address") == 0 && i + 2 < argc) {
+            *has_addresses = 1;
+            i += 2;
+        } else if (strcmp(argv[i], "--") == 0 && i + 1 < argc) {
+            return argv + i + 1;
+        } else {
+            wrong(argv[i]);
+        }
+    }
+    return NULL;
+}
+
+enum phase { BEFORE_LINKS, ADDRESSES, DEVICE_SYSCTLS, ROUTES, PHASES };
+
+/* Everything that the arguments (as parse() found them right) ask for in one phase: 0 or -1. */
+static int configure(enum phase phase, int argc, char *argv[])
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        int failed = 0;
+        if (strcmp(argv[i], "--sysctl") == 0) {
+            char *assignment = argv[++i];
+            if (phase == (names_device(assignment, argc, argv) ? DEVICE_SYSCTLS : BEFORE_LINKS))
+                failed = set_sysctl(assignment);
+        } else {
+            int is_route = strcmp(argv[i], "--route") == 0;
+            char *first = argv[++i], *second = argv[++i];
+            if (is_route && phase == ROUTES)
+                failed = configure_route(first, second);
+            else if (!is_route && phase == ADDRESSES)
+                failed = configure_address(first, second);
+        }
+        if (failed)
+            return -1;
+    }
+    return 0;
+}
+
+static _Noreturn void end(int signal_number)
+{
+    (void)signal_number;
+    _exit(0); /* the kernel ends everything else in this PID namespace */
 }
 
 int main(int argc, char *argv[])
 {
-    sigset_t awaited;
-    sigemptyset(&awaited);
-    sigaddset(&awaited, SIGCHLD);
-    sigaddset(&awaited, SIGTERM);
-    sigaddset(&awaited, SIGINT);
-    sigprocmask(SIG_BLOCK, &awaited, NULL); /* from here none is lost: they wait for sigwaitinfo */
+    sigset_t deaths;
+    sigemptyset(&deaths);
+    sigaddset(&deaths, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &deaths, NULL); /* from here none is lost: they wait for sigwaitinfo */
+    signal(SIGTERM, end);                  /* PID 1 is sent only those signals that it handles */
+    signal(SIGINT, end);
 
-    char **command = NULL;
-    for (int i = 1; i < argc && !command; i++) {
-        if (strcmp(argv[i], "--sysctl") == 0 && i + 1 < argc && strchr(argv[i + 1], '=')) {
-            if (set_sysctl(argv[++i]) < 0)
-                return NOT_CONFIGURED;
-        } else if (strcmp(argv[i], "--route") == 0 && i + 2 < argc) {
-            if (set_route(argv[i + 1], argv[i + 2]) < 0)
-                return NOT_CONFIGURED;
-            i += 2;
-        } else if (strcmp(argv[i], "--") == 0 && i + 1 < argc) {
-            command = argv + i + 1;
-        } else {
-            wrong(argv[i]);
-        }
+    int has_addresses = 0;
+    char **command = parse(argc, argv, &has_addresses);
+    for (enum phase phase = BEFORE_LINKS; phase < PHASES; phase++) {
+        if (phase == ADDRESSES && has_addresses)
+            say("waiting");
+        if (configure(phase, argc, argv) < 0)
+            return NOT_CONFIGURED;
     }
 
     mkdir(RUN_DIRECTORY, 0755);
@@ -301,9 +298,7 @@ int main(int argc, char *argv[])
     pid_t main_pid = command ? start(command) : -1;
 
     for (;;) {
-        int arrived = sigwaitinfo(&awaited, NULL);
-        if (arrived == SIGTERM || arrived == SIGINT)
-            return 0; /* the kernel ends everything else in this PID namespace */
+        sigwaitinfo(&deaths, NULL);
         int status;
         for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) /* several deaths may be one SIGCHLD */
             if (pid == main_pid)

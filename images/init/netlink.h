@@ -1,0 +1,16 @@
+/* What init asks of the kernel over rtnetlink(7). Every function gives 0 or an errno. */
+
+#ifndef TESTBED_NETLINK_H
+#define TESTBED_NETLINK_H
+
+/* Return when there is a device of that name in this network namespace; 0, or an errno. */
+int wait_for_device(const char *device);
+
+/* Give DEVICE, which is brought up, the address CIDR (ADDRESS/LENGTH, IPv4 or IPv6). An IPv6 address is usable at once,
+ * without duplicate address detection: the lab has given each host its own. */
+int set_address(const char *device, const char *cidr);
+
+/* Create the route to DESTINATION (a CIDR, or "default") via the address VIA, or put it in the place of the one there is. */
+int set_route(const char *destination, const char *via);
+
+#endif

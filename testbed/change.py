@@ -1,0 +1,444 @@
+"""Carrying out a difference: all of it, or nothing.
+
+Everything that is done leaves behind how it is undone. When anything fails, and on Ctrl-C, all of it is undone, last
+first, and the lab is what it was: absent, or as its file said before.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+from testbed import observe
+from testbed.engine import STDERR, ContainerSpec, Engine
+from testbed.errors import DeadlineExceeded, InputError, LabError, TestbedError
+from testbed.host import Host
+from testbed.lab import (
+    HOST,
+    HOST_ROLE,
+    LAB,
+    NETWORK,
+    READY,
+    ROLE,
+    SETTINGS,
+    SWITCH,
+    WAITING,
+    WORKERS,
+    Parts,
+    bridge_name,
+    container_name,
+    make_host,
+    make_switch,
+    network_name,
+    side_by_side,
+)
+from testbed.lock import Lock
+from testbed.network import Segment
+from testbed.plan import Difference, Existing, Plan, Settings, init_arguments, names_for, to_label
+from testbed.process import wait_until
+
+Progress = Callable[[str, str], None]
+"""``progress(what, step)``: what is being done now for a host, network or image. Called from several threads."""
+
+SWITCH_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETUID", "SETGID", "KILL", "DAC_OVERRIDE")
+# Nothing of the switch itself is to be seen on the lab's networks.
+SWITCH_SYSCTLS = ("net.ipv6.conf.default.disable_ipv6=1",)
+_INIT_ERROR = re.compile(rb"init: (sysctl|route|address) (.*)")
+_COMMAND_ENDED = re.compile(rb"init: command (.*)")
+# What the kernel says of a sysctl (proc_sys_call_handler and the handler behind it), in words: reason, way out.
+_OWN_KERNEL = "kind: vm, a host with a kernel of its own, will take it"
+_DOCUMENTATION = "the kernel's Documentation/networking/ip-sysctl.rst tells which values there are"
+_SYSCTL_REASONS = {
+    "ENOENT": ("the kernel has no such sysctl in a network namespace", f"see `sysctl -a` on a host; {_OWN_KERNEL}, if it is the whole kernel's"),
+    "EACCES": ("it is not per network namespace, so a container cannot have its own", _OWN_KERNEL),
+    "EROFS": ("it is not per network namespace, so a container cannot have its own", _OWN_KERNEL),
+    "EPERM": ("the kernel does not let a container set it", _OWN_KERNEL),
+    "EINVAL": ("the kernel refuses the value", _DOCUMENTATION),
+    "ERANGE": ("the value is out of range", _DOCUMENTATION),
+}
+
+
+def silent(what: str, step: str) -> None:
+    """Progress that nobody wants to see."""
+
+
+class Change:
+    """One difference being carried out, with everything that takes to undo it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        parts: Parts,
+        there: Existing,
+        plan: Plan,
+        difference: Difference,
+        files: Mapping[str, Mapping[str, bytes]],
+        switch_image: str,
+        progress: Progress,
+    ) -> None:
+        self.engine, self.parts, self.there, self.plan, self.difference = engine, parts, there, plan, difference
+        self.files, self.switch_image, self.progress = files, switch_image, progress
+        self.lab = plan.lab
+        self.switch: Host | None = None
+        self.cancelled = threading.Event()
+        self.made: list[str] = []  # containers, in the order they were made
+        self.undo: list[Callable[[], Any]] = []
+        self.obsolete: list[str] = []  # containers to be removed once all has gone well
+
+    def carry_out(self, held: Lock) -> None:
+        """Do it, or undo what was done and raise. Ctrl-C while it works undoes it too."""
+        held.at_work()
+        # In a thread of its own, so that Ctrl-C never falls between a request to the engine and its answer.
+        with ThreadPoolExecutor(1) as worker:
+            running = worker.submit(self._carry_out)
+            try:
+                running.result()
+            except BaseException as error:
+                with undisturbed():
+                    self._give_up([running])
+                    self.progress(self.lab, "undoing what was done")
+                    failures = self._roll_back()
+                if not failures:
+                    held.done()
+                elif isinstance(error, TestbedError):
+                    left = f"undoing failed as well ({failures[0]}); testbed down {self.lab} removes what is left"
+                    error.hint = f"{error.hint}\n  {left}".strip()
+                raise
+            finally:
+                if self.switch:
+                    self.switch.close()
+        side_by_side(self.engine.remove_container, self.obsolete)
+
+    def _give_up(self, running: Collection[Future[None]]) -> None:
+        """Make the workers stop: whatever they wait for ends with the containers."""
+        self.cancelled.set()
+        while not all(one.done() for one in running):
+            side_by_side(self.engine.remove_container, list(self.made))
+            wait(running, timeout=0.05)
+
+    def _roll_back(self) -> list[str]:
+        """Undo everything, last first; gives what could not be undone."""
+        failures = []
+        if self.switch and self.switch.container in self.made:
+            self.switch = None
+        for step in (lambda: side_by_side(self.engine.remove_container, self.made), *reversed(self.undo)):
+            try:
+                step()
+            except (TestbedError, OSError) as error:
+                failures.append(str(error))
+        return failures
+
+    def _carry_out(self) -> None:
+        difference = self.difference
+        side_by_side(self.engine.remove_container, [one.id for one in self.parts.retired])
+        switch_runs = self.parts.switch is not None and self.parts.switch.state == "running"
+        if switch_runs and self.parts.switch:
+            self.switch = make_switch(self.engine, self.lab, self.parts.switch.id)
+        if difference.renamed and difference.kept_hosts:
+            self._teach_names(self.plan.hosts)
+            self.undo.append(lambda: self._teach_names(self.there.hosts))
+        for name in (*difference.gone_hosts, *difference.changed_hosts):
+            self._retire(name)
+        for name in (*difference.gone_networks, *difference.changed_networks):
+            self._remove_network(self.there.segments[name])
+        side_by_side(lambda name: self._make_network(self.plan.segments[name]), (*difference.changed_networks, *difference.new_networks))
+        if not switch_runs:
+            self._make_switch()
+        for name in (self.plan.segments if not switch_runs else (*difference.changed_networks, *difference.new_networks)):
+            self._make_bridge(self.plan.segments[name])
+        self._make_hosts((*difference.changed_hosts, *difference.new_hosts))
+
+    # Networks and the switch
+
+    def _make_network(self, segment: Segment) -> None:
+        self.progress(segment.name, "making the network")
+        subnets = [(str(segment.subnet), str(segment.gateway))]
+        if segment.subnet6:
+            subnets.append((str(segment.subnet6), str(segment.gateway6)))
+        made = self.engine.create_network(
+            network_name(self.lab, segment.name),
+            labels={LAB: self.lab, NETWORK: segment.name, SETTINGS: to_label(segment)},
+            subnets=subnets,
+            mtu=segment.mtu,
+            internal=not segment.external,
+            ipv6=segment.subnet6 is not None,
+        )
+        self.undo.append(lambda: self.engine.remove_network(made))
+        if segment.external and self.switch:
+            self.engine.connect(made, self.switch.container)
+            self.undo.append(lambda: self.engine.disconnect(made, self._switch().container))
+
+    def _remove_network(self, segment: Segment) -> None:
+        network = self.parts.networks[segment.name]
+        if self.switch:
+            self.switch.run(["ip", "link", "delete", bridge_name(segment.name)]).check(where="the switch")
+            if segment.external:
+                self.engine.disconnect(network.id, self.switch.container)
+
+        def put_back() -> None:
+            self._make_network(segment)
+            if self.switch:
+                self._make_bridge(segment)
+
+        self.engine.remove_network(network.id)
+        self.undo.append(put_back)
+
+    def _make_switch(self) -> None:
+        self.progress(SWITCH, "starting")
+        if self.parts.switch:
+            self.engine.remove_container(self.parts.switch.id)
+        external = [network_name(self.lab, one.name) for one in self.plan.segments.values() if one.external]
+        spec = ContainerSpec(
+            name=container_name(self.lab),
+            image=self.switch_image,
+            argv=[part for one in SWITCH_SYSCTLS for part in ("--sysctl", one)],
+            labels={LAB: self.lab, ROLE: SWITCH},
+            hostname=SWITCH,
+            network=external[0] if external else "none",
+            capabilities=SWITCH_CAPABILITIES,
+            # It puts the hosts' ends of the links into their namespaces, which it names by their process ids.
+            pid_mode="host",
+        )
+        made = self._create(spec)
+        for network in external[1:]:
+            self.engine.connect(network, made)
+        self.engine.start(made)
+        self.switch = make_switch(self.engine, self.lab, made)
+
+    def _make_bridge(self, segment: Segment) -> None:
+        """The network's bridge in the switch; an external network's bridge gets the switch's own link to Docker's network as a port."""
+        bridge = bridge_name(segment.name)
+        self._in_switch(f"link add {bridge} mtu {segment.mtu} up type bridge")
+        if segment.external:
+            uplink = self._uplink(segment)
+            self._in_switch(f"address flush dev {uplink}", f"link set {uplink} mtu {segment.mtu} master {bridge} up")
+
+    def _uplink(self, segment: Segment) -> str:
+        """The switch's device on Docker's network: the one with an address of its subnet."""
+        listed = self._switch().run(["ip", "-json", "-4", "address", "show", "to", str(segment.subnet)]).check(where="the switch")
+        devices = [one["ifname"] for one in json.loads(listed.text or "[]") if one.get("ifname")]
+        if len(devices) != 1:
+            raise LabError(f"the switch has no link to Docker's network '{network_name(self.lab, segment.name)}'")
+        return str(devices[0])
+
+    def _switch(self) -> Host:
+        if self.switch is None:
+            raise LabError(f"lab '{self.lab}' has no switch")
+        return self.switch
+
+    def _in_switch(self, *commands: str) -> None:
+        """Commands of ip(8), in one batch."""
+        self._switch().run(["ip", "-batch", "-"], stdin="\n".join(commands).encode()).check(where="the switch")
+
+    # Hosts
+
+    def _retire(self, name: str) -> None:
+        """Stop a host and give its name away; its container is there until all has gone well."""
+        container, settings = self.parts.hosts[name], self.there.hosts[name]
+        if container.state != "running" or name in self.there.broken:
+            self.engine.remove_container(container.id)  # nothing to go back to
+            return
+        self.progress(name, "stopping")
+        self.engine.kill(container.id)
+        self.engine.rename(container.id, f"{container.name}.retired")
+        self._unplug(settings)
+        self.obsolete.append(container.id)
+
+        def revive() -> None:
+            self.engine.rename(container.id, container.name)
+            self.engine.start(container.id)
+            self._plug_when_it_waits(name, container.id, settings)
+
+        self.undo.append(revive)
+
+    def _make_hosts(self, names: Sequence[str]) -> None:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            running = [pool.submit(self._make_host, name) for name in names]
+            done, rest = wait(running, return_when=FIRST_EXCEPTION)
+            failed = [error for one in done if (error := one.exception())]
+            if failed:
+                for one in rest:
+                    one.cancel()
+                self._give_up(rest)
+                raise failed[0]
+
+    def _make_host(self, name: str) -> None:
+        if self.cancelled.is_set():
+            return
+        settings = self.plan.hosts[name]
+        self.progress(name, "starting")
+        container = self._create(host_spec(self.lab, name, settings, self.plan.hosts))
+        if self.files[name]:
+            self.engine.put_archive(container, "/", _tar(self.files[name], settings["files"]))
+        self.engine.start(container)
+        self._plug_when_it_waits(name, container, settings)
+        if settings["ready"]:
+            self.progress(name, "waiting until it is ready")
+            self._wait_until_ready(name, container, settings)
+        self.progress(name, "ready")
+
+    def _create(self, spec: ContainerSpec) -> str:
+        container = self.engine.create_container(spec)
+        self.made.append(container)
+        return container
+
+    def _plug_when_it_waits(self, name: str, container: str, settings: Settings) -> None:
+        """When the host's first process waits for its links, put them in; then it configures them and is ready."""
+        wrote = b""
+        for stream, data in self.engine.output(container, follow=True):
+            if stream != STDERR:
+                continue
+            wrote += data
+            if WAITING in data:
+                self._plug(settings, self.engine.inspect(container).pid)
+            if READY in data:
+                return
+        if self.cancelled.is_set():
+            raise LabError(f"host '{name}' was given up")
+        raise _why_init_ended(name, wrote, settings)
+
+    def _plug(self, settings: Settings, pid: int) -> None:
+        self._in_switch(
+            *(
+                f"link add {link['port']} mtu {link['mtu']} master {bridge_name(link['network'])} up type veth "
+                f"peer name {link['device']} mtu {link['mtu']} address {link['mac']} netns {pid}"
+                for link in settings["links"]
+            )
+        )
+
+    def _unplug(self, settings: Settings) -> None:
+        if self.switch:
+            for link in settings["links"]:
+                # The kernel may have removed it already, with the host's namespace.
+                self.switch.run(["ip", "link", "delete", link["port"]])
+
+    def _wait_until_ready(self, name: str, container: str, settings: Settings) -> None:
+        ready, timeout_s = settings["ready"], settings["ready"]["timeout_s"]
+        if "log" in ready:
+            condition: Callable[[], bool] = lambda: bool(re.search(ready["log"].encode(), self._output(container)))  # noqa: E731
+            what = f"host '{name}' ready: '{ready['log']}' in the output of its command"
+        else:
+            host = make_host(self.engine, self.lab, name, container, settings)
+            if "listening" in ready:
+                condition = lambda: ready["listening"] in observe.listening_ports(host)  # noqa: E731
+                what = f"host '{name}' ready: TCP port {ready['listening']} listened on"
+            else:
+                condition = lambda: host.run(ready["command"], timeout_s=timeout_s).exit_code == 0  # noqa: E731
+                what = f"host '{name}' ready: exit code 0 from '{' '.join(ready['command'])}'"
+
+        def ready_or_over() -> bool:
+            if self.cancelled.is_set():
+                raise LabError(f"host '{name}' was given up")
+            if condition():
+                return True
+            wrote = self._output(container)
+            if settings["command"] and (ended := _COMMAND_ENDED.search(wrote)):
+                raise LabError(f"host '{name}': its command {_text(ended[1])} before it was ready{_tail(wrote)}")
+            return False
+
+        try:
+            wait_until(ready_or_over, timeout_s=timeout_s, what=what)
+        except DeadlineExceeded as error:
+            more_time = "`ready: {timeout_s: ...}` gives it more time"
+            raise LabError(f"{error.message}{_tail(self._output(container))}", hint=more_time) from None
+
+    def _output(self, container: str) -> bytes:
+        return b"".join(data for _, data in self.engine.output(container, follow=False))
+
+    def _teach_names(self, hosts: Mapping[str, Settings]) -> None:
+        """Tell the hosts that stay about the others. Docker mounts /etc/hosts as a file, so it is written in place."""
+
+        def teach(name: str) -> None:
+            settings = self.there.hosts[name]
+            with make_host(self.engine, self.lab, name, self.parts.hosts[name].id, settings) as host:
+                host.run(["tee", "/etc/hosts"], stdin=hosts_file(settings, hosts)).check(where=f"host {name}")
+
+        side_by_side(teach, self.difference.kept_hosts)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No Ctrl-C until this is over. Only the main thread gets them, so elsewhere there is nothing to do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Settings]) -> ContainerSpec:
+    """The container of a host."""
+    return ContainerSpec(
+        name=container_name(lab, name),
+        image=settings["image"],
+        argv=init_arguments(settings),
+        labels={LAB: lab, ROLE: HOST_ROLE, HOST: name, SETTINGS: to_label(settings)},
+        hostname=name,
+        capabilities=settings["capabilities"],
+        environment=settings["environment"],
+        names=names_for(settings, hosts),
+        # Those of the IPC namespace; the network's are set by the host's first process.
+        sysctls={one: value for one, value in settings["sysctls"].items() if not one.startswith("net.")},
+        memory=settings["memory"],
+        cpus=settings["cpus"],
+    )
+
+
+def hosts_file(viewer: Settings, hosts: Mapping[str, Settings]) -> bytes:
+    """/etc/hosts as Docker writes it for a new container."""
+    lines = [
+        "127.0.0.1\tlocalhost",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        "fe00::0\tip6-localnet",
+        "ff00::0\tip6-mcastprefix",
+        "ff02::1\tip6-allnodes",
+        "ff02::2\tip6-allrouters",
+        *(f"{address}\t{name}" for name, address in names_for(viewer, hosts)),
+    ]
+    return "\n".join([*lines, ""]).encode()
+
+
+def _tar(contents: Mapping[str, bytes], labels: Mapping[str, Sequence[Any]]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for path, content in contents.items():
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size, member.mode, member.mtime = len(content), labels[path][1], int(time.time())
+            tar.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _why_init_ended(name: str, wrote: bytes, settings: Settings) -> TestbedError:
+    """What the host's first process said before it gave up, in the user's terms."""
+    found = _INIT_ERROR.search(wrote)
+    if found is None:
+        return LabError(f"host '{name}' ended before it was ready{_tail(wrote)}")
+    what, said = found[1].decode(), _text(found[2])
+    if what == "sysctl":
+        sysctl, _, reason = said.partition(": ")
+        words, way_out = _SYSCTL_REASONS.get(reason, (f"the kernel did not take it: {reason}", ""))
+        return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
+    return LabError(f"host '{name}': {what} {said}")
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="backslashreplace").strip()
+
+
+def _tail(wrote: bytes) -> str:
+    """The last lines of an output, as they are quoted in an error."""
+    lines = _text(wrote).splitlines()[-10:]
+    return ":\n" + "\n".join(f"  | {line}" for line in lines) if lines else " and wrote nothing"

@@ -1,0 +1,229 @@
+"""A lab: its switch, its networks and hosts, as the labels on them tell.
+
+Every lab has one *switch*: a container whose network namespace holds a Linux bridge for each network and a veth *port*
+for each host on it; the other end of the port is the host's eth0, eth1, ... So the packets between two hosts pass
+neither the machine's firewall nor its connection tracking, a host's own namespace has nothing in it but the host's, and
+everything a host sends can be captured at its port. Docker keeps a network for each of ours as well: it
+reserves the subnet and, for an external network, is the way out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from ipaddress import ip_interface
+from typing import TypeVar
+
+from testbed.architecture import of_machine
+from testbed.engine import STDERR, Container, DockerNetwork, Engine
+from testbed.errors import UnknownName
+from testbed.host import Host
+from testbed.network import Segment, device_name
+from testbed.plan import Existing, Settings, segment_from_label
+from testbed.process import Deadline, wait_until
+
+LAB, ROLE, HOST, NETWORK, SETTINGS = "testbed.lab", "testbed.role", "testbed.host", "testbed.network", "testbed.settings"
+SWITCH, HOST_ROLE, RETIRED = "switch", "host", "retired"
+READY, WAITING = b"init: ready", b"init: waiting"
+WORKERS = 6  # what two cores can use; the engine itself is the limit beyond that
+# How long nothing of a killed `up` may appear before the engine counts as done with it.
+QUIET_S = 2.0
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def container_name(lab: str, host: str = "") -> str:
+    """Docker's name for a host's container, or for the switch of the lab. Names have no dots, so this is one to one."""
+    return f"testbed.{lab}.{host}" if host else f"testbed.{lab}"
+
+
+def network_name(lab: str, network: str) -> str:
+    return f"testbed.{lab}.{network}"
+
+
+def bridge_name(network: str) -> str:
+    """The bridge of a network, a device in the switch."""
+    return device_name(f"br-{network}")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything of one lab that the engine has. ``retired`` are hosts that a change replaced and did not get to remove."""
+
+    lab: str
+    switch: Container | None
+    hosts: Mapping[str, Container]
+    retired: Sequence[Container]
+    networks: Mapping[str, DockerNetwork]
+
+    def __bool__(self) -> bool:
+        return bool(self.switch or self.hosts or self.retired or self.networks)
+
+    @property
+    def containers(self) -> list[Container]:
+        return [*self.hosts.values(), *self.retired, *([self.switch] if self.switch else [])]
+
+
+def read_parts(engine: Engine) -> dict[str, Parts]:
+    """The parts of every lab, by the lab's name."""
+    containers = engine.containers(LAB)
+    networks = [one for one in engine.networks() if LAB in one.labels]
+    labs = sorted({*(one.labels[LAB] for one in containers), *(one.labels[LAB] for one in networks)})
+    return {
+        lab: Parts(
+            lab,
+            switch=next((one for one in containers if one.labels[LAB] == lab and one.labels.get(ROLE) == SWITCH), None),
+            hosts={
+                one.labels[HOST]: one
+                for one in containers
+                if one.labels[LAB] == lab and one.labels.get(ROLE) == HOST_ROLE and not _is_retired(one)
+            },
+            retired=[one for one in containers if one.labels[LAB] == lab and _is_retired(one)],
+            networks={one.labels[NETWORK]: one for one in networks if one.labels[LAB] == lab},
+        )
+        for lab in labs
+    }
+
+
+def parts_of(engine: Engine, lab: str) -> Parts:
+    """The parts of one lab; empty when there is none of that name."""
+    return read_parts(engine).get(lab) or Parts(lab, None, {}, [], {})
+
+
+def _is_retired(container: Container) -> bool:
+    """A host's container that was renamed to make room for its successor."""
+    return container.labels.get(ROLE) == HOST_ROLE and container.name != container_name(container.labels[LAB], container.labels[HOST])
+
+
+def existing(engine: Engine, parts: Parts) -> Existing:
+    """What is there in the plan's terms, with what is wrong with each host that cannot be kept."""
+    switch_start = engine.inspect(parts.switch.id).started_at if parts.switch and parts.switch.state == "running" else None
+    broken = side_by_side(lambda one: what_is_wrong(engine, one, switch_start), parts.hosts.values())
+    return Existing(
+        segments={name: segment_from_label(one.labels[SETTINGS]) for name, one in parts.networks.items()},
+        hosts={name: settings_of(one) for name, one in parts.hosts.items()},
+        broken={name: why for name, why in zip(parts.hosts, broken, strict=True) if why},
+    )
+
+
+def settings_of(container: Container) -> Settings:
+    settings: Settings = json.loads(container.labels[SETTINGS])
+    return settings
+
+
+def what_is_wrong(engine: Engine, container: Container, switch_start: str | None) -> str:
+    """Why a host's container is no host of a lab that is up, or nothing."""
+    if container.state != "running":
+        return f"not running ({container.status or container.state})"
+    state = engine.inspect(container.id)
+    if switch_start is None:
+        return "cut off: the lab's switch does not run"
+    # Both as the engine writes them (RFC 3339, in UTC), so they compare as text.
+    if state.started_at < switch_start:
+        return "cut off: the lab's switch was started again after it"
+    since_start = engine.output(container.id, follow=False, since=_seconds(state.started_at))
+    if READY not in b"".join(data for stream, data in since_start if stream == STDERR):
+        return "cut off: it was started outside its lab, or is not ready yet"
+    return ""
+
+
+def _seconds(moment: str) -> float:
+    """A time as the engine writes it (nanoseconds, Z) in seconds since 1970, rounded down to microseconds."""
+    whole, _, fraction = moment.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}+00:00").timestamp()
+
+
+class Lab:
+    """A lab that is up: its hosts, and the switch that they hang on. Closing it ends the connections, not the lab."""
+
+    def __init__(self, engine: Engine, parts: Parts) -> None:
+        self.name = parts.lab
+        self.engine = engine
+        self.segments: dict[str, Segment] = {name: segment_from_label(one.labels[SETTINGS]) for name, one in parts.networks.items()}
+        self.settings = {name: settings_of(one) for name, one in parts.hosts.items()}
+        self.hosts = {name: make_host(engine, parts.lab, name, parts.hosts[name].id, self.settings[name]) for name in parts.hosts}
+        self._switch = parts.switch
+
+    @property
+    def switch(self) -> Host:
+        """The lab's switch, to run commands in: captures, impairments."""
+        if self._switch is None:
+            raise UnknownName("switch", self.name, [])
+        return make_switch(self.engine, self.name, self._switch.id)
+
+    def host(self, name: str) -> Host:
+        """The host called ``name``, or :class:`UnknownName`."""
+        if name not in self.hosts:
+            raise UnknownName("host", name, self.hosts)
+        return self.hosts[name]
+
+    def port(self, host: str, network: str) -> str:
+        """The device of a host's port on a network, in the switch."""
+        self.host(host)
+        for link in self.settings[host]["links"]:
+            if link["network"] == network:
+                return str(link["port"])
+        raise UnknownName("network of this host", network, [link["network"] for link in self.settings[host]["links"]])
+
+    def bridge(self, network: str) -> str:
+        """The device of a network's bridge, in the switch."""
+        if network not in self.segments:
+            raise UnknownName("network", network, self.segments)
+        return bridge_name(network)
+
+    def close(self) -> None:
+        for host in self.hosts.values():
+            host.close()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """``work`` of every item, several at a time, results in order; the first error is raised when all have ended."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return [one.result() for one in [pool.submit(work, item) for item in items]]
+
+
+def make_host(engine: Engine, lab: str, name: str, container: str, settings: Settings) -> Host:
+    addresses = {link["network"]: tuple(ip_interface(one).ip for one in link["addresses"]) for link in settings["links"]}
+    return Host(engine, lab=lab, name=name, kind=settings["kind"], arch=settings["arch"], container=container, addresses=addresses)
+
+
+def make_switch(engine: Engine, lab: str, container: str) -> Host:
+    return Host(engine, lab=lab, name=SWITCH, kind="native", arch=of_machine(engine.info().machine).name, container=container, addresses={})
+
+
+def remove(engine: Engine, lab: str, *, interrupted: bool) -> Parts:
+    """Remove everything of a lab that the engine has, and give what that was.
+
+    ``interrupted``: an `up` was killed, and the engine may still be making what it had been asked for; stay until
+    nothing of the lab has appeared for a while.
+    """
+    parts = parts_of(engine, lab)
+    _remove(engine, parts)
+    if interrupted:
+        quiet = Deadline(QUIET_S)
+        while not quiet.passed:
+            if late := parts_of(engine, lab):
+                _remove(engine, late)
+                quiet = Deadline(QUIET_S)
+            wait_until(lambda: True, timeout_s=1, what="the engine")
+    return parts
+
+
+def _remove(engine: Engine, parts: Parts) -> None:
+    """Hosts and the networks they do not touch at the same time; the switch, which external networks hold, before those."""
+    if parts.switch:
+        engine.remove_container(parts.switch.id)
+    todo = [partial(engine.remove_container, one.id) for one in (*parts.hosts.values(), *parts.retired)]
+    todo += [partial(engine.remove_network, one.id) for one in parts.networks.values()]
+    side_by_side(lambda work: work(), todo)

@@ -1,0 +1,101 @@
+"""Bringing a lab up, and taking it down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed import images
+from testbed.architecture import EMULATED, of_machine
+from testbed.change import Change, Progress, silent
+from testbed.doctor import binfmt_problem
+from testbed.engine import Engine
+from testbed.errors import InputError, LabError
+from testbed.lab import LAB, NETWORK, QUIET_S, Parts, existing, parts_of, read_parts, remove
+from testbed.lock import lock
+from testbed.network import Taken, machine_routes
+from testbed.plan import Difference, architecture_of, compare, make_plan
+from testbed.process import wait_until
+from testbed.topology import Topology
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `up` did: the difference it carried out (``nothing`` when the lab was right already), and how long it took."""
+
+    difference: Difference
+    duration_s: float
+
+
+def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Outcome:
+    """Make the lab of this name what the topology says. Raises TestbedError, and leaves what was there before."""
+    begin = time.monotonic()
+    files = read_files(topology)
+    machine = of_machine(engine.info().machine)
+    # The machine's own first: the switch needs it whatever the hosts are.
+    wanted = dict.fromkeys((machine, *(architecture_of(one, machine) for one in topology.hosts.values())))
+    if EMULATED in wanted and machine != EMULATED and engine.local and (problem := binfmt_problem()):
+        raise LabError(problem, hint="run: make setup")
+    with lock(topology.name) as held:
+        if held.interrupted:
+            _settle(engine, topology.name, progress)
+        references = {one.architecture.name: one.reference for one in images.build(engine, list(wanted), progress)}
+        found = read_parts(engine)
+        parts = found.pop(topology.name, None) or Parts(topology.name, None, {}, [], {})
+        there = existing(engine, parts)
+        plan = make_plan(topology, machine=machine, images=references, taken=taken(engine, topology.name), existing=there, files=files)
+        difference = compare(there, plan)
+        if not difference.nothing or parts.retired or parts.switch is None:
+            Change(engine, parts, there, plan, difference, files, references[machine.name], progress).carry_out(held)
+        held.done()
+    return Outcome(difference, time.monotonic() - begin)
+
+
+def down(engine: Engine, lab: str) -> Parts:
+    """Remove a lab, whatever state it is in, and give what was removed (false when there was nothing)."""
+    with lock(lab) as held:
+        parts = remove(engine, lab, interrupted=held.interrupted)
+        held.done()
+    return parts
+
+
+def taken(engine: Engine, lab: str) -> list[Taken]:
+    """The subnets that this lab cannot have: those of other networks and of the machine's own routes."""
+    others = [one for one in engine.networks() if one.labels.get(LAB) != lab]
+    subnets = [Taken(subnet, _owner(one.name, one.labels)) for one in others for subnet in one.subnets]
+    return subnets + (machine_routes() if engine.local else [])
+
+
+def _owner(name: str, labels: Mapping[str, str]) -> str:
+    return f"network '{labels[NETWORK]}' of lab '{labels[LAB]}'" if LAB in labels else f"Docker's network '{name}'"
+
+
+def read_files(topology: Topology) -> dict[str, dict[str, bytes]]:
+    """host -> path on it -> content. Raises :class:`InputError` for a source that cannot be read."""
+    read: dict[str, dict[str, bytes]] = {}
+    for name, host in topology.hosts.items():
+        read[name] = {}
+        for path, file in host.files.items():
+            try:
+                read[name][path] = Path(file.source).read_bytes() if file.source is not None else (file.content or "").encode()
+            except OSError as error:
+                raise InputError(f"host '{name}': {file.source} cannot be read: {error.strerror}") from error
+    return read
+
+
+def _settle(engine: Engine, lab: str, progress: Progress) -> None:
+    """After a killed `up`: wait until the engine makes nothing more for this lab."""
+    progress(lab, "the last up was interrupted: waiting for the engine")
+    before, since = None, time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal before, since
+        parts = parts_of(engine, lab)
+        now = [(one.id, one.state) for one in parts.containers] + [(one.id, "") for one in parts.networks.values()]
+        if now != before:
+            before, since = now, time.monotonic()
+        return time.monotonic() - since > QUIET_S
+
+    wait_until(quiet, timeout_s=60, every_s=0.1, what=f"the engine at rest after an interrupted up of lab '{lab}'")
