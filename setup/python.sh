@@ -38,7 +38,7 @@ run_pip() {
     log=$(mktemp)
     if ! "$venv/bin/python" -m pip --no-input --disable-pip-version-check "$@" >"$log" 2>&1 </dev/null; then
         tail_of "$log"
-        local hint="the whole output is in $log"
+        local hint="if the cause is not to be seen above: the whole output is in $log"
         if grep -qiE 'NewConnectionError|name resolution|Network is unreachable|timed out|Could not find a version' "$log"; then
             hint="the Python package index may be out of reach: is there a network, or a mirror to name in PIP_INDEX_URL?"
         fi
@@ -62,12 +62,14 @@ make_dependencies() {
     # From nothing: half of an interrupted one cannot be told from a whole one. The stamp comes last.
     rm -rf "$venv"
     "$python" -m venv "$venv" || stop "'$python -m venv' failed; see above"
+    changed=true
     run_pip install --require-hashes --no-deps --only-binary :all: -r "$here/requirements.txt"
     lock_id >"$venv/testbed.lock"
 }
 
 make_package() {
     # The backend is in the lock, so nothing is fetched.
+    changed=true
     run_pip install --no-deps --no-index --no-build-isolation --editable "$here"
     package_id >"$venv/testbed.package"
 }
@@ -83,7 +85,6 @@ set_up_python() {
         return
     fi
     take_lock "$here/.venv.lock"
-    changed=true
     dependencies_are_there || make_dependencies
     package_is_there || make_package
     exec 9>&-
