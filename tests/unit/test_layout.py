@@ -31,6 +31,8 @@ ORDER = (
     "plan",
     "machine",
     "doctor",
+    "agent",
+    "transfer",
     "host",
     "observe",
     "lab",

@@ -1,0 +1,52 @@
+/* What the agent and its client say to each other, over any two byte streams; testbed/agent.py is the other side.
+ *
+ * A frame is SIZE (4 bytes: how many follow), KIND (1 byte), ID (4 bytes: of the command that it is about), BODY.
+ * Numbers are in network byte order. The client chooses ids and does not use one twice.
+ *
+ *     client to agent                                  agent to client
+ *     HELLO      MAGIC                                 HELLO    MAGIC VERSION(1), with the same id
+ *     START      see below                             STARTED  PID(4)
+ *                                                      FAILED   WHAT(1) ERRNO(4): no such command was started
+ *     STDIN      bytes                                 STDOUT   bytes
+ *     STDIN_END                                        STDERR   bytes
+ *     CREDIT     STREAM(1) N(4)                        CREDIT   STREAM(1) N(4)
+ *     SIGNAL     NUMBER(1), to the process group       END      STREAM(1): no more of it
+ *     GOODBYE                                          EXITED   BY_SIGNAL(1) VALUE(1)
+ *
+ * START's body: FLAGS(4) MODE(4) ARGC(4) ENVC(4), then strings that each end in NUL: the working directory, the user,
+ * the files to use as standard input, output and error ("" for a stream of the protocol; opened as the agent's user),
+ * ARGC arguments, ENVC NAME=VALUE. A file written has MODE afterwards.
+ *
+ * Credit: of each stream at most WINDOW bytes may be on their way; CREDIT allows N more, when N have been used.
+ * So one command that writes or reads without end costs its window and stops nobody else.
+ *
+ * HELLO ends whatever an earlier client had running, GOODBYE and the end of the input what this one has, except
+ * commands that are detached. EXITED comes when the command is reaped and its process group killed; output that was
+ * written before may still follow. A command is over for the client with EXITED and both ENDs. Frames about a command
+ * that is over, or that nobody knows, are ignored: they crossed its end. */
+
+#ifndef TESTBED_AGENT_PROTOCOL_H
+#define TESTBED_AGENT_PROTOCOL_H
+
+enum kind {
+    HELLO = 1, START, STDIN, STDIN_END, SIGNAL, CREDIT, GOODBYE,
+    STARTED, FAILED, STDOUT, STDERR, END, EXITED
+};
+
+/* What could not be had, in FAILED. */
+enum what { NO_COMMAND = 1, NO_DIRECTORY, NO_USER, NO_STDIN, NO_STDOUT, NO_STDERR, NO_PROCESS };
+
+enum { DETACHED = 1 }; /* START's flags: outlives the client, has files or /dev/null for streams */
+
+#define MAGIC "TESTBED\n"
+
+enum {
+    VERSION = 1,
+    MAGIC_SIZE = sizeof MAGIC - 1,
+    HEADER_SIZE = 9,
+    DATA_MOST = 64 * 1024,   /* bytes in a STDIN, STDOUT or STDERR frame */
+    FRAME_MOST = 256 * 1024, /* bytes in any frame, without SIZE */
+    WINDOW = 256 * 1024,
+};
+
+#endif
