@@ -173,8 +173,11 @@ def _attachment_problems(host: Host, topology: Topology) -> Iterator[Problem]:
             else:
                 wrong = misplaced(address, subnet)
                 if wrong:
-                    yield Problem(here, f"{wrong}, the {key.replace('address', 'subnet')} of network '{name}'",
-                                  f"an address from {subnet[1]} to {last_address(subnet)}")  # fmt: skip
+                    yield Problem(
+                        here,
+                        f"{wrong}, the {key.replace('address', 'subnet')} of network '{name}'",
+                        f"an address from {subnet[1]} to {last_address(subnet)}",
+                    )
 
 
 def _shared_addresses(topology: Topology) -> Iterator[Problem]:

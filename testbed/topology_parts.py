@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from testbed.topology_values import DEFAULT_CAPABILITIES
 
 Kind = Literal["native", "emulated"]
 ArchitectureName = Literal["amd64", "arm64", "s390x"]
+T = TypeVar("T")
 
 Name = Annotated[str, reader(values.read_name)]
 Address = Annotated[IPv4Address, reader(values.read_address)]
@@ -26,7 +27,7 @@ Address6 = Annotated[IPv6Address, reader(values.read_address6)]
 class Part(BaseModel):
     """What all parts share. A key whose value is nothing counts as not written, so that its default holds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -146,7 +147,7 @@ class Host(Part):
     arch: ArchitectureName | None = None
     networks: dict[str, Attachment] = {}
     sysctls: dict[str, str] = {}
-    environment: Annotated[dict[str, str], reader(values.read_environment)] = {}
+    environment: dict[str, str] = {}
     files: dict[str, File] = {}
     memory: Annotated[int, reader(values.read_memory)] | None = None
     cpus: float | None = Field(default=None, ge=0.01, le=1024, allow_inf_nan=False)
@@ -169,43 +170,30 @@ class Host(Part):
                 raise as_pydantic(strange or twice)
             return {name: {} for name in names}
         if not isinstance(value, Mapping):
-            raise as_pydantic([Problem((), "this is neither a list nor a mapping", "[lan, wan], or lan: 10.1.0.5")])
+            raise as_pydantic([Problem((), f"{values.shown(value)} is neither a list nor a mapping", "[lan, wan], or lan: 10.1.0.5")])
         return {name: _attachment(one) for name, one in value.items()}
 
     @field_validator("sysctls", mode="before")
     @classmethod
     def _read_sysctls(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            raise as_pydantic([Problem((), "this is not a mapping", "net.core.somaxconn: 128, one a line")])
-        read: dict[str, str] = {}
-        problems = []
-        for name, one in value.items():
-            try:
-                read[name] = sysctls.check(name, one)
-            except InputError as error:
-                problems.append(Problem((name,), error.message, error.hint))
-        if problems:
-            raise as_pydantic(problems)
-        return read
+        return _each(value, sysctls.check, example="net.core.somaxconn: 128")
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _read_environment(cls, value: Any) -> Any:
+        return _each(value, values.read_variable, example="NAME: value")
 
     @field_validator("files", mode="before")
     @classmethod
     def _read_paths(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            raise as_pydantic([Problem((), "this is not a mapping", "/etc/motd: the text, one a line")])
-        problems = []
-        for path in value:
-            try:
-                values.read_path(path)
-            except InputError as error:
-                problems.append(Problem((path,), error.message, error.hint, on_key=True))
-            else:
-                above = next((one for one in map(str, PurePosixPath(path).parents) if one in value), None)
-                if above:
-                    problems.append(Problem((path,), f"'{above}' is a file, so nothing can be under it", on_key=True))
-        if problems:
-            raise as_pydantic(problems)
-        return value
+        def check(path: object, file: object) -> object:
+            read = values.read_path(path)
+            above = next((one for one in map(str, PurePosixPath(read).parents) if one in value), None)
+            if above:
+                raise InputError(f"'{above}' is a file, so nothing can be under it", hint="another path")
+            return file
+
+        return _each(value, check, example="/etc/motd: the text", on_key=True)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -238,3 +226,19 @@ def _attachment(value: Any) -> Any:
     if isinstance(value, IPv6Address):
         return {"address6": value}
     return value
+
+
+def _each(value: Any, read: Callable[[object, object], T], *, example: str, on_key: bool = False) -> dict[Any, T]:
+    """A mapping whose entries are read one by one, so that each problem has its own place."""
+    if not isinstance(value, Mapping):
+        raise as_pydantic([Problem((), f"{values.shown(value)} is not a mapping", f"{example}, one a line")])
+    result: dict[Any, T] = {}
+    problems = []
+    for name, one in value.items():
+        try:
+            result[name] = read(name, one)
+        except InputError as error:
+            problems.append(Problem((name,), error.message, error.hint, on_key))
+    if problems:
+        raise as_pydantic(problems)
+    return result

@@ -99,8 +99,9 @@ def _host() -> Schema:
                 "maximum": MOST_OF_A_COUNT,
             },
             "kind": _choice("native: a container of this machine's architecture. emulated: s390x, big-endian.", ["native", "emulated"]),
-            "arch": _choice("The architecture. Without it, this machine's for a native host, s390x for an emulated one.",
-                            ["amd64", "arm64", "s390x"]),  # fmt: skip
+            "arch": _choice(
+                "The architecture. Without it, this machine's for a native host, s390x for an emulated one.", ["amd64", "arm64", "s390x"]
+            ),
             "networks": {
                 "description": "The networks it is on: a list of names, or names with fixed addresses. Not needed where there is only one.",
                 "anyOf": [

@@ -60,8 +60,8 @@ _SHELL_WORDS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>",
 
 def read_name(value: object, *, what: str = "name", reserved: Iterable[str] = ()) -> str:
     """A lab's, network's or host's name: lower-case letters, digits and hyphens, at most 63."""
-    name = _text(value)
     hint = f"a name is made of a-z, 0-9 and '-', begins and ends with a letter or digit, and has at most {LONGEST_NAME} characters"
+    name = _text(value, hint)
     if not re.fullmatch(NAME_PATTERN, name) or "\n" in name:
         raise InputError(f"{name!r} is not a {what}{_suggestion(name)}", hint=hint)
     if len(name) > LONGEST_NAME:
@@ -96,19 +96,21 @@ def _suggestion(name: str) -> str:
 def read_address(value: object) -> IPv4Address:
     if isinstance(value, IPv4Address):
         return value
+    hint = "four numbers from 0 to 255, like 10.1.0.5"
     try:
-        return IPv4Address(_text(value))
+        return IPv4Address(_text(value, hint))
     except ValueError:
-        raise InputError(f"{shown(value)} is not an IPv4 address", hint="four numbers from 0 to 255, like 10.1.0.5") from None
+        raise InputError(f"{shown(value)} is not an IPv4 address", hint=hint) from None
 
 
 def read_address6(value: object) -> IPv6Address:
     if isinstance(value, IPv6Address):
         return value
+    hint = "like fd00:1::5"
     try:
-        address = IPv6Address(_text(value))
+        address = IPv6Address(_text(value, hint))
     except ValueError:
-        raise InputError(f"{shown(value)} is not an IPv6 address", hint="like fd00:1::5") from None
+        raise InputError(f"{shown(value)} is not an IPv6 address", hint=hint) from None
     if address.scope_id is not None:
         raise InputError(f"{shown(value)} has a zone; an address in a topology has none", hint=f"write {str(address).split('%')[0]}")
     return address
@@ -120,7 +122,7 @@ def read_subnet(value: object) -> IPv4Network:
     if isinstance(value, IPv4Network):
         subnet = value
     else:
-        text = _text(value)
+        text = _text(value, hint)
         try:
             if "/" not in text:
                 raise ValueError
@@ -142,7 +144,7 @@ def read_subnet6(value: object) -> IPv6Network:
     if isinstance(value, IPv6Network):
         subnet = value
     else:
-        text = _text(value)
+        text = _text(value, hint)
         try:
             if "/" not in text or "%" in text:
                 raise ValueError
@@ -191,7 +193,7 @@ def last_address(subnet: IPv4Network | IPv6Network) -> IPv4Address | IPv6Address
 def read_memory(value: object) -> int:
     """Bytes: a number, or one with K, M or G (powers of 1024, as Docker has it)."""
     hint = "bytes, or a number with K, M or G, like 64M; at least 6M"
-    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else _text(value)
+    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else _text(value, hint)
     text = text.strip().lower()
     if len(text) > 30 or not re.fullmatch(MEMORY_PATTERN, text):
         raise InputError(f"{shown(value)} is not a size", hint=hint)
@@ -210,7 +212,7 @@ def read_mode(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         mode = value
     else:
-        text = _text(value)
+        text = _text(value, hint)
         if not re.fullmatch(MODE_PATTERN, text):
             raise InputError(f"{shown(value)} is not a file mode", hint=hint)
         mode = int(text.removeprefix("0o"), 8)
@@ -221,8 +223,8 @@ def read_mode(value: object) -> int:
 
 def read_path(value: object) -> str:
     """An absolute path on a host where a file can be put."""
-    path = _text(value)
     hint = "an absolute path on the host, like /etc/app.conf"
+    path = _text(value, hint)
     if not path.startswith("/"):
         raise InputError(f"{path!r} is not an absolute path, did you mean '/{path.removeprefix('./')}'?", hint=hint)
     parts = PurePosixPath(path).parts
@@ -259,7 +261,7 @@ def read_capabilities(value: object) -> tuple[str, ...]:
         raise InputError(f"{shown(value)} is not a list", hint="a list like [NET_ADMIN, NET_RAW], or [] for none")
     names: dict[str, None] = {}
     for one in value:
-        name = _text(one).upper().removeprefix("CAP_")
+        name = _text(one, hint).upper().removeprefix("CAP_")
         if name not in CAPABILITIES:
             raise InputError(f"{shown(one)} is not a capability of Linux{did_you_mean(name, CAPABILITIES)}", hint=hint)
         names[name] = None
@@ -268,31 +270,26 @@ def read_capabilities(value: object) -> tuple[str, ...]:
 
 def read_pattern(value: object) -> str:
     """A regular expression of Python's re, kept as text."""
-    text = _text(value)
+    hint = "write a plain word, or escape: \\. \\( \\["
+    text = _text(value, hint)
     try:
         re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
-        raise InputError(f"{text!r} is not a regular expression: {error}", hint="write a plain word, or escape: \\. \\( \\[") from None
+        raise InputError(f"{text!r} is not a regular expression: {error}", hint=hint) from None
     return text
 
 
-def read_environment(value: object) -> dict[str, str]:
-    """Names and values of environment variables; numbers become their text, true and false too."""
-    if not isinstance(value, Mapping):
-        raise InputError(f"{shown(value)} is not a mapping", hint="NAME: value, one a line")
-    result: dict[str, str] = {}
-    for name, content in value.items():
-        if not isinstance(name, str) or not re.fullmatch(ENVIRONMENT_PATTERN, name) or "\n" in name:
-            raise InputError(f"{shown(name)} is not the name of an environment variable", hint="letters, digits and '_', no digit first")
-        if isinstance(content, bool):
-            result[name] = str(content).lower()
-        else:
-            hint = 'text or a number; write "" for an empty value'
-            result[name] = _text(content, hint) if isinstance(content, str) else _number(content, hint)
-    return result
+def read_variable(name: object, value: object) -> str:
+    """The value of the environment variable ``name``; numbers become their text, true and false too."""
+    if not isinstance(name, str) or not re.fullmatch(ENVIRONMENT_PATTERN, name) or "\n" in name:
+        raise InputError(f"{shown(name)} is not the name of an environment variable", hint="letters, digits and '_', no digit first")
+    if isinstance(value, bool):
+        return str(value).lower()
+    hint = 'text or a number; write "" for an empty value'
+    return _text(value, hint) if isinstance(value, str) else _number(value, hint)
 
 
-def _text(value: object, hint: str = "") -> str:
+def _text(value: object, hint: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{shown(value)} is not text", hint=hint)
     if "\0" in value:
