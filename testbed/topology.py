@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_CAPABILITIES",
     "MOST_HOSTS",
     "MOST_NETWORKS",
+    "MOST_OF_A_COUNT",
     "ArchitectureName",
     "Attachment",
     "File",
@@ -38,6 +39,7 @@ __all__ = [
 # A bridge of Linux has 1,023 ports; the private addresses are not without end either.
 MOST_HOSTS = 1000
 MOST_NETWORKS = 250
+MOST_OF_A_COUNT = 500
 
 
 class Topology(Part):

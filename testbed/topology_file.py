@@ -12,12 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from testbed.errors import TopologyError, did_you_mean
-from testbed.topology import MOST_HOSTS, Host, Network, Topology, keys_at
+from testbed.topology import MOST_HOSTS, MOST_OF_A_COUNT, Host, Network, Topology, keys_at
 from testbed.topology_problems import Problem, Step, problems_of, topology_error
 from testbed.topology_values import slug
 from testbed.topology_yaml import MOST_CHARACTERS, Node, Position, read
-
-MOST_OF_A_COUNT = 500
 
 
 def load(path: Path | str) -> Topology:

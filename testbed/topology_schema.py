@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from testbed.topology import MOST_HOSTS, MOST_NETWORKS
-from testbed.topology_file import MOST_OF_A_COUNT
+from testbed.topology import MOST_HOSTS, MOST_NETWORKS, MOST_OF_A_COUNT
 from testbed.topology_values import (
     CAPABILITIES,
     ENVIRONMENT_PATTERN,

@@ -239,7 +239,7 @@ def read_command(value: object) -> tuple[str, ...]:
     """A program and its arguments: a list, or one string that is split as a shell does."""
     hint = "a list like [echo-server, --port, 7], or a string like 'echo-server --port 7'"
     if isinstance(value, list | tuple):
-        words = tuple(_text(word) if isinstance(word, str) else _number(word, hint) for word in value)
+        words = tuple(_text(word, hint) if isinstance(word, str) else _number(word, hint) for word in value)
     else:
         text = _text(value, hint)
         try:

@@ -424,7 +424,7 @@ def test_words_that_yaml_takes_for_values_are_names_too(key: str) -> None:
         ("a: 1\n<<: {b: 1}", "lab.yaml:2:1", "there are no merge keys here"),
         ("? [a]\n: b", "lab.yaml:1:3", "a key is text"),
         ("? {a: b}\n: c", "lab.yaml:1:3", "a key is text"),
-        ("{: b}", "lab.yaml:1:2", "a key is missing"),
+        ("? \n: b", "lab.yaml:1:2", "a key is missing"),
         (": b", "lab.yaml:1:1", "not YAML"),
         ("a: &x [b]\n? *x\n: c", "lab.yaml:2:3", "a key is text"),
         ("a: 1\nb: 2\na: 3\n", "lab.yaml:3:1", "'a' is there already, in line 1"),
