@@ -1,0 +1,276 @@
+"""Which image belongs to which content, what is built, and how a tar of Debian's becomes a tar of ours."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from testbed import images, rootfs
+from testbed.architecture import ARCHITECTURES
+from testbed.errors import EngineError, ImageError
+
+AMD64, ARM64, S390X = (ARCHITECTURES[name] for name in ("amd64", "arm64", "s390x"))
+RECIPE = """
+suite = "bookworm"
+source_date_epoch = 1735689600
+packages = ["python3"]
+trim = ["./dev/*", "./usr/share/doc*"]
+links = { "./usr/bin/nc" = "nc.openbsd" }
+directories = { "./tmp" = "1777" }
+"""
+SOURCES = {"Makefile": b"all:", "host/recipe.toml": RECIPE.encode(), "host/files/etc/hosts": b"127.0.0.1 localhost\n"}
+
+
+class Store:
+    """The engine's images, in memory."""
+
+    def __init__(self, *references: str) -> None:
+        self.images: dict[str, bytes] = dict.fromkeys(references, b"")
+        self.platforms: dict[str, str] = {}
+        self.error: Exception | None = None
+
+    def image_exists(self, reference: str) -> bool:
+        return reference in self.images
+
+    def list_images(self) -> Sequence[str]:
+        return list(self.images)
+
+    def import_image(self, tar: BinaryIO, reference: str, *, platform: str, changes: Sequence[str]) -> str:
+        content = tar.read()
+        if self.error:
+            raise self.error
+        self.images[reference] = content
+        self.platforms[reference] = platform
+        return "sha256:1"
+
+    def remove_image(self, reference: str) -> None:
+        del self.images[reference]
+
+
+class TestReference:
+    def test_it_names_architecture_and_content(self) -> None:
+        assert re.fullmatch(r"testbed/host-s390x:[0-9a-f]{12}", images.host_image(S390X).reference)
+        assert images.host_image(S390X).platform == "linux/s390x"
+
+    def test_the_same_content_has_the_same_reference(self) -> None:
+        again = dict(reversed(list(SOURCES.items())))
+        assert images.host_image(S390X, AMD64, SOURCES) == images.host_image(S390X, AMD64, again)
+
+    @pytest.mark.parametrize("path", SOURCES)
+    def test_a_change_of_any_source_changes_it(self, path: str) -> None:
+        changed = {**SOURCES, path: SOURCES[path] + b" "}
+        assert images.host_image(S390X, AMD64, SOURCES).reference != images.host_image(S390X, AMD64, changed).reference
+
+    def test_a_source_more_or_of_another_name_changes_it(self) -> None:
+        renamed = {path.replace("hosts", "host"): content for path, content in SOURCES.items()}
+        references = {images.host_image(S390X, AMD64, one).reference for one in (SOURCES, renamed, {**SOURCES, "init/init.c": b""})}
+        assert len(references) == 3
+
+    def test_the_machine_changes_it_because_init_is_the_machine_s_own(self) -> None:
+        assert images.host_image(S390X, AMD64, SOURCES).reference != images.host_image(S390X, ARM64, SOURCES).reference
+
+
+class TestSources:
+    def test_all_that_an_image_is_made_of_is_among_them(self) -> None:
+        assert {"Makefile", "host/recipe.toml", "host/files/etc/passwd", "init/init.c", "programs/net.h"} <= set(images.sources())
+
+    def test_what_a_compilation_leaves_there_is_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, content in SOURCES.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+        for litter in ("build/init", "host/.recipe.toml.swp", "host/net.o", "other/README"):
+            (tmp_path / litter).parent.mkdir(exist_ok=True)
+            (tmp_path / litter).write_bytes(b"litter")
+        monkeypatch.setattr(images, "directory", lambda: tmp_path)
+        assert images.sources.__wrapped__() == SOURCES
+
+    def test_the_recipe_can_be_read(self) -> None:
+        recipe = rootfs.Recipe.of(images.sources())
+        assert "python3" in recipe.packages
+        assert recipe.directories["./tmp"] == 0o1777
+        assert b"root:x:0:0:" in recipe.files["./etc/passwd"]
+        assert recipe.keeps("./usr/bin/python3.11")
+        assert not recipe.keeps("./usr/share/man/man1/ls.1.gz")
+
+
+class TestPlan:
+    def test_what_is_there_is_not_built_again(self) -> None:
+        one, two = images.host_image(AMD64), images.host_image(S390X)
+        assert images.plan([one, two], [two.reference, "other:1"]) == images.Plan(present=(two,), missing=(one,))
+
+    def test_an_image_wanted_twice_is_built_once(self) -> None:
+        one = images.host_image(S390X)
+        assert images.plan([one, one], []) == images.Plan(present=(), missing=(one,))
+
+
+Pieces = Generator[bytes, None, None]
+
+
+def small_tar(*_: object) -> Pieces:
+    yield b"a tar"
+
+
+class TestBuild:
+    def test_only_what_is_missing_is_built(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rootfs, "root_file_system", small_tar)
+        there, missing = images.host_image(AMD64), images.host_image(S390X)
+        store, steps = Store(there.reference), []
+        assert images.build(store, [AMD64, S390X, S390X], lambda name, step: steps.append((name, step))) == (there, missing)
+        assert store.images == {there.reference: b"", missing.reference: b"a tar"}
+        assert store.platforms == {missing.reference: "linux/s390x"}
+        assert steps == [("host-s390x", "done")]
+
+    def test_a_failure_amid_the_tar_leaves_no_image_and_is_the_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: object) -> Pieces:
+            yield b"half a"
+            raise ImageError("unpacking failed", hint="mend it")
+
+        monkeypatch.setattr(rootfs, "root_file_system", broken)
+        store = Store()
+        with pytest.raises(ImageError, match="unpacking failed"):
+            images.build(store, [S390X])
+        assert store.images == {}
+
+    def test_what_the_engine_says_of_a_broken_tar_does_not_hide_the_cause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Translating(Store):
+            def import_image(self, tar: BinaryIO, reference: str, *, platform: str, changes: Sequence[str]) -> str:
+                try:
+                    return super().import_image(tar, reference, platform=platform, changes=changes)
+                except ImageError:
+                    raise EngineError("unexpected EOF") from None
+
+        def broken(*_: object) -> Pieces:
+            yield b"half a"
+            raise ImageError("unpacking failed")
+
+        monkeypatch.setattr(rootfs, "root_file_system", broken)
+        with pytest.raises(ImageError, match="unpacking failed"):
+            images.build(Translating(), [S390X])
+
+    def test_a_full_disk_of_the_engine_is_an_image_error_with_a_way_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rootfs, "root_file_system", small_tar)
+        store = Store()
+        store.error = EngineError("write /usr/bin/python3.11: no space left on device")
+        with pytest.raises(ImageError, match="no space left") as caught:
+            images.build(store, [S390X])
+        assert "docker system df" in caught.value.hint
+
+    def test_a_failure_of_one_stops_the_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stopped = threading.Event()
+        monkeypatch.setattr(rootfs.Workbench, "stop", lambda bench: stopped.set())
+
+        def one_fails(bench: rootfs.Workbench, sources: object, architecture: object, *_: object) -> Pieces:
+            if architecture == AMD64:
+                raise ImageError("the first failed")
+            assert stopped.wait(20)
+            yield b"a tar"
+
+        monkeypatch.setattr(rootfs, "root_file_system", one_fails)
+        with pytest.raises(ImageError, match="the first failed"):
+            images.build(Store(), [AMD64, S390X])
+
+
+class TestStale:
+    def test_images_of_other_contents_are_stale_and_nobody_else_s(self) -> None:
+        current = images.host_image(S390X).reference
+        store = Store(current, "testbed/host-s390x:000000000000", "my/own:1", "testbed/guest:1")
+        assert images.stale(store) == ["testbed/host-s390x:000000000000"]
+        assert images.remove_stale(store) == ["testbed/host-s390x:000000000000"]
+        assert list(store.images) == [current, "my/own:1", "testbed/guest:1"]
+
+
+def debian_tar(*members: tuple[str, bytes, bytes]) -> tarfile.TarFile:
+    """A tar of (path, type, content) as mmdebstrap would write it, to be read once from front to back."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for path, kind, content in members:
+            member = tarfile.TarInfo(path)
+            member.type, member.size, member.mode = kind, len(content), 0o755
+            tar.addfile(member, io.BytesIO(content))
+    packed.seek(0)
+    return tarfile.open(fileobj=packed, mode="r|")
+
+
+def unpacked(pieces: Iterator[bytes]) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
+    """Members and their contents by path."""
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces) + bytes(1024))) as tar:
+        return {one.name: (one, rootfs._content(tar, one) if one.isreg() else b"") for one in tar}
+
+
+class TestTar:
+    recipe = rootfs.Recipe.of(SOURCES)
+
+    def test_what_is_trimmed_or_replaced_does_not_come_along(self) -> None:
+        debian = debian_tar(
+            ("./usr/bin/true", tarfile.REGTYPE, b"program" * 1000),
+            ("./usr/share/doc/true/README", tarfile.REGTYPE, b"text"),
+            ("./etc/hosts", tarfile.REGTYPE, b"theirs"),
+            ("./dev/null", tarfile.CHRTYPE, b""),
+            ("./usr/lib", tarfile.DIRTYPE, b""),
+        )
+        kept = unpacked(rootfs.kept(debian, self.recipe))
+        assert {path: content for path, (_, content) in kept.items()} == {"./usr/bin/true": b"program" * 1000, "./usr/lib": b""}
+
+    def test_a_module_of_python_gets_its_bytecode(self) -> None:
+        path = f"./usr/lib/python3.{sys.version_info.minor}/answer.py"
+        other = "./usr/share/answer.py"
+        kept = unpacked(
+            rootfs.kept(debian_tar((path, tarfile.REGTYPE, b"answer = 42"), (other, tarfile.REGTYPE, b"no module")), self.recipe)
+        )
+        compiled = f"./usr/lib/python3.{sys.version_info.minor}/__pycache__/answer.cpython-3{sys.version_info.minor}.pyc"
+        assert set(kept) == {path, other, compiled}
+
+    def test_python_takes_the_bytecode(self, tmp_path: Path) -> None:
+        source = tmp_path / "answer.py"
+        source.write_bytes(b"answer = 'source'")
+        cached = tmp_path / "__pycache__" / f"answer.{sys.implementation.cache_tag}.pyc"
+        cached.parent.mkdir()
+        cached.write_bytes(rootfs._bytecode("./answer.py", b"answer = 'bytecode'"))
+        done = subprocess.run([sys.executable, "-c", "import answer; print(answer.answer)"], cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout == "bytecode\n"
+
+    def test_files_links_and_directories_are_added_with_their_modes_and_one_date(self) -> None:
+        files = {**self.recipe.files, "./usr/local/bin/byte-order": b"program"}
+        added = unpacked(rootfs.additions(self.recipe, files))
+        assert {path: (one.mode, one.type, one.linkname, content) for path, (one, content) in added.items()} == {
+            "./tmp": (0o1777, tarfile.DIRTYPE, "", b""),
+            "./usr/bin/nc": (0o777, tarfile.SYMTYPE, "nc.openbsd", b""),
+            "./etc/hosts": (0o644, tarfile.REGTYPE, "", b"127.0.0.1 localhost\n"),
+            "./usr/local/bin/byte-order": (0o755, tarfile.REGTYPE, "", b"program"),
+        }
+        assert {one.mtime for one, _ in added.values()} == {1735689600}
+
+    def test_the_date_can_be_set_from_outside(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000")
+        assert rootfs.Recipe.of(SOURCES).epoch == 1000
+
+
+class TestSourcesOfPackages:
+    def test_updates_and_security_come_along(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(rootfs.MIRROR_VARIABLE, raising=False)
+        assert [line.split()[2] for line in rootfs.apt_sources("bookworm")] == ["bookworm", "bookworm-updates", "bookworm-security"]
+
+    def test_a_mirror_of_the_user_s_is_used_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(rootfs.MIRROR_VARIABLE, "http://mirror.example/debian")
+        assert rootfs.apt_sources("bookworm") == ["deb http://mirror.example/debian bookworm main"]
+
+
+@pytest.mark.parametrize(
+    ("output", "word"),
+    [
+        ("tar: ./usr: Cannot write: No space left on device", "memory"),
+        ("E: Failed to fetch http://mirror.example/debian/dists/bookworm/InRelease  Could not connect", rootfs.MIRROR_VARIABLE),
+        ("Temporary failure resolving 'mirror.example'", rootfs.MIRROR_VARIABLE),
+    ],
+)
+def test_a_known_failure_of_a_tool_comes_with_a_way_out(output: str, word: str) -> None:
+    assert word in rootfs._hint_for(output)
