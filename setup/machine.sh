@@ -106,6 +106,7 @@ register_emulation() {
         say "mounting binfmt_misc"
         modprobe binfmt_misc 2>/dev/null || true # it may be built in
         mount -t binfmt_misc binfmt_misc "$binfmt" || emulation_failed "binfmt_misc cannot be mounted"
+        if emulation_works; then return; fi # registered before, and out of sight
     fi
     [ "$(head -n 1 "$binfmt/status")" = enabled ] || echo 1 >"$binfmt/status" || emulation_failed "binfmt_misc cannot be enabled"
     if [ -e "$binfmt/qemu-s390x" ]; then

@@ -356,6 +356,16 @@ def test_binfmt_misc_is_mounted_where_nobody_has(machine: FakeMachine) -> None:
     assert "mounting binfmt_misc" in output
 
 
+def test_a_registration_that_the_mount_brings_into_sight_is_kept(machine: FakeMachine) -> None:
+    machine.complete()
+    shutil.rmtree(machine.root / "proc/sys/fs/binfmt_misc")
+    mount = machine.bin / "mount"
+    machine.write(mount, mount.read_text() + f"printf '%s' '{REGISTERED}' >\"$4/qemu-s390x\"\n")
+    code, output = machine.run("machine")
+    assert code == 0, output
+    assert not (machine.fake / "registered").exists()
+
+
 def test_an_s390x_machine_needs_no_emulation_and_no_cross_compiler(machine: FakeMachine) -> None:
     machine.write(machine.fake / "uname", "s390x\n")
     machine.write(machine.fake / "engine", "answers here 1.41\n")
