@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = "testbed/host"
 INIT = "/usr/lib/testbed/init"
-HOST_FOLDERS = ("host", "init", "programs")
+HOST_FOLDERS = ("agent", "host", "init", "programs")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 
 Progress = Callable[[str, str], None]

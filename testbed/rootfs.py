@@ -33,7 +33,7 @@ MIRROR_VARIABLE = "TESTBED_DEBIAN_MIRROR"
 MIRROR = "http://debian.example/debian"
 SECURITY_MIRROR = "http://debian.example/debian-security"
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
-INIT_PATH = "./usr/lib/testbed/init"
+OWN_PROGRAMS = "./usr/lib/testbed"  # init and the agent, which are always the machine's own
 # Only the Python that runs this can make bytecode of its own version; a host's Python of another one goes without.
 MODULES = f"./usr/lib/python{sys.version_info.major}.{sys.version_info.minor}/"
 PIECE = 1 << 20
@@ -209,10 +209,12 @@ def root_file_system(
 
     with bench.tool(f"unpacking Debian packages for {architecture.name}", argv, on_line=on_line) as tool:
         programs = compiled(bench, sources, "programs", architecture)  # while the packages are on their way
-        init = compiled(bench, sources, "init", machine)["init"]
+        own = compiled(bench, sources, "own", machine)
         with tarfile.open(fileobj=tool.output, mode="r|", bufsize=PIECE) as tar:
             yield from kept(tar, recipe)
-    added = {**recipe.files, **{f"./usr/local/bin/{name}": program for name, program in programs.items()}, INIT_PATH: init}
+    added = dict(recipe.files)
+    for folder, made in (("./usr/local/bin", programs), (OWN_PROGRAMS, own)):
+        added |= {f"{folder}/{name}": program for name, program in made.items()}
     yield from additions(recipe, added)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
