@@ -58,7 +58,10 @@ _COMMAND_ENDED = re.compile(rb"init: command (.*)")
 _OWN_KERNEL = "kind: vm, a host with a kernel of its own, will take it"
 _DOCUMENTATION = "the kernel's Documentation/networking/ip-sysctl.rst tells which values there are"
 _SYSCTL_REASONS = {
-    "ENOENT": ("the kernel has no such sysctl in a network namespace", f"see `sysctl -a` on a host; {_OWN_KERNEL}, if it is the whole kernel's"),
+    "ENOENT": (
+        "the kernel has no such sysctl in a network namespace",
+        f"see `sysctl -a` on a host; if it is the whole kernel's: {_OWN_KERNEL}",
+    ),
     "EACCES": ("it is not per network namespace, so a container cannot have its own", _OWN_KERNEL),
     "EROFS": ("it is not per network namespace, so a container cannot have its own", _OWN_KERNEL),
     "EPERM": ("the kernel does not let a container set it", _OWN_KERNEL),
@@ -153,7 +156,7 @@ class Change:
         side_by_side(lambda name: self._make_network(self.plan.segments[name]), (*difference.changed_networks, *difference.new_networks))
         if not switch_runs:
             self._make_switch()
-        for name in (self.plan.segments if not switch_runs else (*difference.changed_networks, *difference.new_networks)):
+        for name in self.plan.segments if not switch_runs else (*difference.changed_networks, *difference.new_networks):
             self._make_bridge(self.plan.segments[name])
         self._make_hosts((*difference.changed_hosts, *difference.new_hosts))
 

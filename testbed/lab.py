@@ -10,19 +10,20 @@ reserves the subnet and, for an external network, is the way out.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from ipaddress import ip_interface
 from typing import TypeVar
 
-from testbed.architecture import of_machine
+from testbed.architecture import ARCHITECTURES, of_machine
 from testbed.engine import STDERR, Container, DockerNetwork, Engine
 from testbed.errors import UnknownName
-from testbed.host import Host
-from testbed.network import Segment, device_name
+from testbed.host import Host, HostFacts
+from testbed.network import Address, Segment, device_name
 from testbed.plan import Existing, Settings, segment_from_label
 from testbed.process import Deadline, wait_until
 
@@ -195,11 +196,67 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 def make_host(engine: Engine, lab: str, name: str, container: str, settings: Settings) -> Host:
     addresses = {link["network"]: tuple(ip_interface(one).ip for one in link["addresses"]) for link in settings["links"]}
-    return Host(engine, lab=lab, name=name, kind=settings["kind"], arch=settings["arch"], container=container, addresses=addresses)
+    return Host.in_container(_facts(lab, name, settings["kind"], settings["arch"], container, addresses), engine)
 
 
 def make_switch(engine: Engine, lab: str, container: str) -> Host:
-    return Host(engine, lab=lab, name=SWITCH, kind="native", arch=of_machine(engine.info().machine).name, container=container, addresses={})
+    architecture = of_machine(engine.info().machine)
+    return Host.in_container(_facts(lab, SWITCH, "native", architecture.name, container, {}), engine)
+
+
+def _facts(lab: str, name: str, kind: str, arch: str, container: str, addresses: Mapping[str, tuple[Address, ...]]) -> HostFacts:
+    return HostFacts(lab, name, kind, arch, ARCHITECTURES[arch].byte_order, container, addresses)
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """A row of `status`. ``kernel`` is the release of the kernel whose TCP/IP stack answers, ``kernel_of`` whose it is."""
+
+    lab: str
+    name: str
+    kind: str
+    arch: str
+    byte_order: str
+    kernel_of: str
+    kernel: str
+    addresses: Mapping[str, Sequence[str]]
+    state: str
+
+    def as_json(self) -> dict[str, object]:
+        return {"host": self.name, **{key: value for key, value in asdict(self).items() if key != "name"}}
+
+
+def status(engine: Engine, lab: str | None = None) -> list[HostStatus]:
+    """The hosts of a lab, or of all labs. Raises :class:`UnknownName`."""
+    labs = read_parts(engine)
+    if lab is not None and lab not in labs:
+        raise UnknownName("lab", lab, labs)
+    kernel = engine.info().kernel
+    rows = []
+    for name, parts in labs.items():
+        if lab not in (None, name):
+            continue
+        there = existing(engine, parts)
+        for host, settings in there.hosts.items():
+            rows.append(
+                HostStatus(
+                    lab=name,
+                    name=host,
+                    kind=settings["kind"],
+                    arch=settings["arch"],
+                    byte_order=ARCHITECTURES[settings["arch"]].byte_order,
+                    kernel_of="the machine's",
+                    kernel=kernel,
+                    addresses={link["network"]: link["addresses"] for link in settings["links"]},
+                    state=there.broken.get(host, "running"),
+                )
+            )
+    return sorted(rows, key=lambda row: (row.lab, natural(row.name)))
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts client-2 before client-10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def remove(engine: Engine, lab: str, *, interrupted: bool) -> Parts:

@@ -48,9 +48,9 @@ def lock(lab: str) -> Iterator[Lock]:
         os.close(descriptor)
 
 
-def known() -> list[str]:
-    """The labs that have a lock file: up now, or once."""
-    return sorted(path.stem for path in _directory().glob("*.lock"))
+def interrupted() -> list[str]:
+    """The labs whose last `up` was killed."""
+    return sorted(path.stem for path in _directory().glob("*.lock") if path.stat().st_size)
 
 
 def _directory() -> Path:

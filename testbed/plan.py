@@ -64,12 +64,7 @@ class Difference:
     @property
     def nothing(self) -> bool:
         return not (
-            self.new_networks
-            or self.changed_networks
-            or self.gone_networks
-            or self.new_hosts
-            or self.changed_hosts
-            or self.gone_hosts
+            self.new_networks or self.changed_networks or self.gone_networks or self.new_hosts or self.changed_hosts or self.gone_hosts
         )
 
     def lines(self) -> list[str]:
@@ -115,18 +110,14 @@ def make_plan(
                     "port": device_name(f"{name}.{index}"),
                     "mac": mac_of(addresses[name][network][0]),  # type: ignore[arg-type]  # the first is IPv4
                     "mtu": segments[network].mtu,
-                    "addresses": [
-                        f"{address}/{_subnet(segments[network], address).prefixlen}" for address in addresses[name][network]
-                    ],
+                    "addresses": [f"{address}/{_subnet(segments[network], address).prefixlen}" for address in addresses[name][network]],
                 }
                 for index, network in enumerate(host.networks)
             ],
             "sysctls": _sysctls(host, segments),
             "routes": _routes(host, topology, segments, addresses),
             "environment": dict(host.environment),
-            "files": {
-                path: [hashlib.sha256(files[name][path]).hexdigest(), file.mode] for path, file in host.files.items()
-            },
+            "files": {path: [hashlib.sha256(files[name][path]).hexdigest(), file.mode] for path, file in host.files.items()},
             "memory": host.memory,
             "cpus": host.cpus,
             "capabilities": sorted({*host.capabilities, "NET_ADMIN"}),

@@ -1,0 +1,51 @@
+"""What is being done now, for whoever waits: one moving line on a terminal, plain lines elsewhere, on standard error."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.status import Status
+
+# A command that is over sooner says nothing.
+PATIENCE_S = 1.0
+
+
+class Progress:
+    """A context manager that is called with (what, step), from any thread; ``total`` is the number of things expected to be "ready"."""
+
+    def __init__(self, console: Console, *, total: int = 0) -> None:
+        self._console = console
+        self._total = total
+        self._ready = 0
+        self._begin = time.monotonic()
+        self._last_line = self._begin
+        self._lock = threading.Lock()
+        self._status: Status | None = None
+
+    def __call__(self, what: str, step: str) -> None:
+        with self._lock:
+            counted = step == "ready"
+            self._ready += counted
+            so_far = f"{self._ready} of {self._total} hosts ready, " if self._total and (counted or self._ready) else ""
+            if self._status:
+                self._status.update(f"{so_far}{what}: {step}")
+                return
+            # Without a terminal every line stays, so there are few: each step of what is slow, not each of many hosts.
+            now = time.monotonic()
+            slow = not counted and what.startswith("host-")
+            if slow or now - self._last_line > PATIENCE_S:
+                self._last_line = now
+                self._console.print(f"{so_far}{what}: {step}", highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._status = self._console.status("")
+            self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._status:
+            self._status.stop()
