@@ -32,6 +32,7 @@ want_packages() {
         has iptables || want iptables "what the Docker engine sets up networks with"
     fi
     if emulation_is_ours && ! emulation_works; then
+        has mount || want mount "the command mount"
         has qemu-s390x-static || want qemu-user-static "an emulator for programs of s390x"
     fi
     has mmdebstrap || want mmdebstrap "what host images are made with"
