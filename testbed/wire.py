@@ -1,0 +1,291 @@
+"""Conversations from packets: the bytes of each direction of a TCP connection in order, and UDP datagram by datagram.
+
+Pure. What was retransmitted, overlaps, came out of order or in IP fragments is put together; what is not there is said,
+never made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import pairwise
+from typing import Any
+
+from testbed.capture import Packet
+
+Address = IPv4Address | IPv6Address
+
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
+SEQUENCES = 1 << 32
+_IPV4, _IPV6, _FRAGMENT_HEADER = 0x0800, 0x86DD, 44
+_TCP, _UDP = 6, 17
+
+
+@dataclass(frozen=True, order=True)
+class Endpoint:
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A TCP segment. ``interface``: see :class:`testbed.capture.Packet`."""
+
+    source: Endpoint
+    destination: Endpoint
+    sequence: int
+    flags: int
+    data: bytes
+    time_s: float = 0.0
+    interface: int | None = None
+
+
+@dataclass(frozen=True)
+class Datagram:
+    """A UDP datagram, put together if it came in fragments; not ``whole`` when the capture has less of it than was sent."""
+
+    source: Endpoint
+    destination: Endpoint
+    data: bytes
+    whole: bool = True
+    time_s: float = 0.0
+    interface: int | None = None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What one side of a TCP connection sent. ``data`` are its bytes from the first one to the first gap."""
+
+    data: bytes
+    opened: bool
+    """Its SYN was seen, so ``data`` begins with the first byte of the stream."""
+    finished: bool
+    """Its FIN follows directly on ``data``."""
+    gaps: tuple[tuple[int, int], ...] = ()
+    """Missing ranges (begin, end) by position in the stream, while later bytes or the FIN are there."""
+    consistent: bool = True
+    """Bytes that came more than once were the same each time (else ``data`` has one of the versions)."""
+
+    @property
+    def whole(self) -> bool:
+        """From SYN to FIN, all of it, without a contradiction."""
+        return self.opened and self.finished and self.consistent
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One TCP connection. The client is who sent the SYN; where no SYN was seen, who was seen first."""
+
+    client: Endpoint
+    server: Endpoint
+    sent: Stream
+    """From client to server."""
+    received: Stream
+    """From server to client."""
+    reset: bool
+    segments: tuple[Segment, ...] = field(repr=False)
+
+
+def reassemble(segments: Iterable[Segment]) -> Stream:
+    """The stream that the segments of one direction of one connection carry, whatever their order and overlaps.
+
+    Positions are counted modulo 2^32 relative to the segment before (RFC 9293, section 3.4), so the order may be off by
+    up to 2 GiB of stream. A SYN and a FIN take one place each.
+    """
+    begin: int | None = None
+    finishes: set[int] = set()
+    pieces: list[tuple[int, bytes]] = []
+    near: int | None = None
+    for one in segments:
+        if one.flags & RST or not (one.data or one.flags & (SYN | FIN)):
+            continue  # takes no place in the stream; a reset's number may be any
+        near = one.sequence if near is None else near + _distance(near, one.sequence)
+        at = near
+        if one.flags & SYN:
+            at += 1
+            begin = at
+        if one.data:
+            pieces.append((at, one.data))
+        if one.flags & FIN:
+            finishes.add(at + len(one.data))
+    pieces.sort(key=lambda piece: piece[0])
+    opened = begin is not None
+    if begin is None:
+        begin = pieces[0][0] if pieces else min(finishes, default=0)
+    data, gaps, consistent = _joined(pieces, begin)
+    end = begin + len(data)
+    last = max([at + len(piece) for at, piece in pieces], default=begin)
+    finish = max(finishes, default=None)
+    if finish is not None and finish > max(last, begin):
+        gaps.append((max(last, begin) - begin, finish - begin))
+    return Stream(
+        data=data,
+        opened=opened,
+        finished=finish == end,
+        gaps=tuple(gaps),
+        consistent=consistent and len(finishes) < 2 and (finish is None or finish >= last),
+    )
+
+
+def _distance(here: int, sequence: int) -> int:
+    """The way from a position to the nearest one with this sequence number."""
+    return (sequence - here + SEQUENCES // 2) % SEQUENCES - SEQUENCES // 2
+
+
+def _joined(pieces: Sequence[tuple[int, bytes]], begin: int) -> tuple[bytes, list[tuple[int, int]], bool]:
+    """Pieces in order of position: the bytes from ``begin`` to the first gap, the gaps, whether all overlaps agree."""
+    runs: list[tuple[int, bytearray]] = [(begin, bytearray())]
+    consistent = True
+    for at, piece in pieces:
+        if at < begin:  # a keep-alive's byte before the window, or bytes before the SYN
+            piece, at = piece[begin - at :], begin  # noqa: PLW2901
+            if not piece:
+                continue
+        start, run = runs[-1]
+        end = start + len(run)
+        if at > end:
+            runs.append((at, bytearray(piece)))
+            continue
+        known = piece[: end - at]
+        consistent &= run[at - start : at - start + len(known)] == known
+        run += piece[len(known) :]
+    gaps = [(start + len(run) - begin, after - begin) for (start, run), (after, _) in pairwise(runs)]
+    return bytes(runs[0][1]), gaps, consistent
+
+
+def conversations(packets: Iterable[Packet]) -> list[Conversation]:
+    """Every TCP connection in a capture, in the order of their first segments. The same ports again, with a new SYN, are a new one."""
+    return group(segments_of(packets))
+
+
+def group(segments: Iterable[Segment]) -> list[Conversation]:
+    """Segments to connections."""
+    all_of_them: list[list[Segment]] = []
+    current: dict[frozenset[Endpoint], tuple[list[Segment], dict[Endpoint, int]]] = {}
+    for one in segments:
+        key = frozenset((one.source, one.destination))
+        if key not in current or (one.flags & (SYN | ACK) == SYN and current[key][1].get(one.source, one.sequence) != one.sequence):
+            current[key] = ([], {})
+            all_of_them.append(current[key][0])
+        members, openings = current[key]
+        members.append(one)
+        if one.flags & SYN:
+            openings[one.source] = one.sequence
+    return [_conversation(members) for members in all_of_them]
+
+
+def _conversation(segments: Sequence[Segment]) -> Conversation:
+    client, server = segments[0].source, segments[0].destination
+    for one in segments:
+        if one.flags & SYN:
+            client, server = (one.destination, one.source) if one.flags & ACK else (one.source, one.destination)
+            break
+    return Conversation(
+        client=client,
+        server=server,
+        sent=reassemble(one for one in segments if one.source == client),
+        received=reassemble(one for one in segments if one.source != client),
+        reset=any(one.flags & RST for one in segments),
+        segments=tuple(segments),
+    )
+
+
+def segments_of(packets: Iterable[Packet]) -> Iterator[Segment]:
+    """The TCP segments among packets. One that the capture cut short leaves a gap where its bytes are missing."""
+    import dpkt  # type: ignore[import-untyped]
+
+    for one in _payloads(packets, _TCP):
+        try:
+            tcp = dpkt.tcp.TCP(one.data)
+        except dpkt.dpkt.Error:
+            continue  # not even a header of it was captured
+        flags = tcp.flags & (FIN | SYN | RST | ACK)
+        if one.whole:
+            yield Segment(Endpoint(one.source, tcp.sport), Endpoint(one.destination, tcp.dport), tcp.seq, flags, tcp.data, *one.seen)
+        else:  # where its end, and so a FIN, belongs is not known from what is there
+            ends = Endpoint(one.source, tcp.sport), Endpoint(one.destination, tcp.dport)
+            yield Segment(*ends, tcp.seq, flags & ~FIN, tcp.data, *one.seen)
+
+
+def datagrams(packets: Iterable[Packet]) -> list[Datagram]:
+    """The UDP datagrams in a capture, each where its last fragment was seen."""
+    found = []
+    for one in _payloads(packets, _UDP):
+        if len(one.data) < 8:
+            continue
+        source, destination, size = (int.from_bytes(one.data[at : at + 2], "big") for at in (0, 2, 4))
+        data = one.data[8:size] if size >= 8 else one.data[8:]
+        ends = Endpoint(one.source, source), Endpoint(one.destination, destination)
+        found.append(Datagram(*ends, data, one.whole and len(data) == max(size, 8) - 8, *one.seen))
+    return found
+
+
+@dataclass(frozen=True)
+class _Payload:
+    """What IP carries, fragments joined. ``whole``: all of it is there. ``seen``: (time_s, interface)."""
+
+    source: Address
+    destination: Address
+    data: bytes
+    whole: bool
+    seen: tuple[float, int | None]
+
+
+@dataclass
+class _Fragments:
+    pieces: dict[int, bytes] = field(default_factory=dict)
+    size: int | None = None  # known from the last fragment
+
+    def joined(self) -> bytes | None:
+        """The datagram, once every byte of it is there."""
+        data, gaps, _ = _joined(sorted(self.pieces.items()), 0)
+        return data if self.size is not None and not gaps and len(data) >= self.size else None
+
+
+def _payloads(packets: Iterable[Packet], protocol: int) -> Iterator[_Payload]:
+    """What the IPv4 and IPv6 packets among ``packets`` carry for one protocol."""
+    import dpkt
+
+    waiting: dict[tuple[Any, ...], _Fragments] = {}
+    for packet in packets:
+        try:
+            if packet.ethertype == _IPV4:
+                ip = dpkt.ip.IP(packet.payload)
+                mine, size = ip.p == protocol, ip.len - ip.hl * 4 if ip.len else None
+                number, offset, more = ip.id, ip.offset * 8, bool(ip.mf)
+                header = ip.hl * 4
+                data = packet.payload[header : header + size] if size is not None else packet.payload[header:]
+            elif packet.ethertype == _IPV6:
+                ip = dpkt.ip6.IP6(packet.payload)
+                headers = ip.all_extension_headers
+                mine = getattr(ip, "p", None) == protocol
+                header = sum(one.length for one in headers)
+                size = ip.plen - header if ip.plen else None
+                end = 40 + ip.plen if ip.plen else None
+                data = packet.payload[40 + header : end]
+                fragment = next((one for one in headers if isinstance(one, dpkt.ip6.IP6FragmentHeader)), None)
+                number, offset, more = (fragment.id, fragment.frag_off * 8, bool(fragment.m_flag)) if fragment else (0, 0, False)
+            else:
+                continue
+        except dpkt.dpkt.Error:
+            continue  # no IP header, however it calls itself
+        if not mine:
+            continue
+        source, destination = ip_address(ip.src), ip_address(ip.dst)
+        seen = (packet.time_s, packet.interface)
+        if not offset and not more:
+            yield _Payload(source, destination, data, size is None or len(data) == size, seen)
+            continue
+        # The same packet may be seen at several devices: there it is several packets.
+        key = (source, destination, number, packet.interface)
+        fragments = waiting.setdefault(key, _Fragments())
+        fragments.pieces.setdefault(offset, data)
+        if not more:
+            fragments.size = offset + (len(data) if size is None else size)
+        if (joined := fragments.joined()) is not None:
+            del waiting[key]
+            yield _Payload(source, destination, joined, True, seen)
