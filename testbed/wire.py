@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +18,9 @@ Address = IPv4Address | IPv6Address
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 SEQUENCES = 1 << 32
-_IPV4, _IPV6, _FRAGMENT_HEADER = 0x0800, 0x86DD, 44
+_IPV4, _IPV6 = 0x0800, 0x86DD
+_FRAGMENT_HEADER = 44
+_EXTENSIONS = (0, 43, _FRAGMENT_HEADER, 60)  # hop-by-hop, routing, fragment, destination options
 _TCP, _UDP = 6, 17
 
 
@@ -248,44 +250,76 @@ class _Fragments:
 
 def _payloads(packets: Iterable[Packet], protocol: int) -> Iterator[_Payload]:
     """What the IPv4 and IPv6 packets among ``packets`` carry for one protocol."""
-    import dpkt
-
     waiting: dict[tuple[Any, ...], _Fragments] = {}
     for packet in packets:
-        try:
-            if packet.ethertype == _IPV4:
-                ip = dpkt.ip.IP(packet.payload)
-                mine, size = ip.p == protocol, ip.len - ip.hl * 4 if ip.len else None
-                number, offset, more = ip.id, ip.offset * 8, bool(ip.mf)
-                header = ip.hl * 4
-                data = packet.payload[header : header + size] if size is not None else packet.payload[header:]
-            elif packet.ethertype == _IPV6:
-                ip = dpkt.ip6.IP6(packet.payload)
-                headers = ip.all_extension_headers
-                mine = getattr(ip, "p", None) == protocol
-                header = sum(one.length for one in headers)
-                size = ip.plen - header if ip.plen else None
-                end = 40 + ip.plen if ip.plen else None
-                data = packet.payload[40 + header : end]
-                fragment = next((one for one in headers if isinstance(one, dpkt.ip6.IP6FragmentHeader)), None)
-                number, offset, more = (fragment.id, fragment.frag_off * 8, bool(fragment.m_flag)) if fragment else (0, 0, False)
-            else:
-                continue
-        except dpkt.dpkt.Error:
-            continue  # no IP header, however it calls itself
-        if not mine:
+        part = {_IPV4: _ipv4, _IPV6: _ipv6}.get(packet.ethertype, _nothing)(packet.payload)
+        if part is None or part.protocol != protocol:
             continue
-        source, destination = ip_address(ip.src), ip_address(ip.dst)
         seen = (packet.time_s, packet.interface)
-        if not offset and not more:
-            yield _Payload(source, destination, data, size is None or len(data) == size, seen)
+        if not part.offset and not part.more:
+            yield _Payload(part.source, part.destination, part.data, part.size is None or len(part.data) == part.size, seen)
             continue
         # The same packet may be seen at several devices: there it is several packets.
-        key = (source, destination, number, packet.interface)
+        key = (part.source, part.destination, part.number, packet.interface)
         fragments = waiting.setdefault(key, _Fragments())
-        fragments.pieces.setdefault(offset, data)
-        if not more:
-            fragments.size = offset + (len(data) if size is None else size)
+        fragments.pieces.setdefault(part.offset, part.data)
+        if not part.more:
+            fragments.size = part.offset + (len(part.data) if part.size is None else part.size)
         if (joined := fragments.joined()) is not None:
             del waiting[key]
-            yield _Payload(source, destination, joined, True, seen)
+            yield _Payload(part.source, part.destination, joined, True, seen)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one IP packet carries: all of a datagram, or the fragment at ``offset``. ``size`` is what its header says, if it does."""
+
+    source: Address
+    destination: Address
+    protocol: int
+    data: bytes
+    size: int | None
+    number: int = 0
+    offset: int = 0
+    more: bool = False
+
+
+def _nothing(_: bytes) -> None:
+    return None
+
+
+def _ipv4(packet: bytes) -> _Part | None:
+    """RFC 791, section 3.1. A length of 0 is what segmentation offload may leave."""
+    if len(packet) < 20:
+        return None
+    header = (packet[0] & 0x0F) * 4
+    length, number, fragment = (int.from_bytes(packet[at : at + 2], "big") for at in (2, 4, 6))
+    if packet[0] >> 4 != 4 or header < 20 or 0 < length < header:
+        return None
+    data = packet[header : length or None]
+    size = length - header if length else None
+    source, destination = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
+    return _Part(source, destination, packet[9], data, size, number, (fragment & 0x1FFF) * 8, bool(fragment & 0x2000))
+
+
+def _ipv6(packet: bytes) -> _Part | None:
+    """RFC 8200, sections 3 and 4; the header walk ends at the first one that is no extension header, or in a later fragment."""
+    if len(packet) < 40 or packet[0] >> 4 != 6:
+        return None
+    length, header, at = int.from_bytes(packet[4:6], "big"), packet[6], 40
+    end = 40 + length if length else None
+    number, offset, more = 0, 0, False
+    while header in _EXTENSIONS and not offset:
+        if len(packet) < at + 8:
+            return None
+        if header == _FRAGMENT_HEADER:
+            place = int.from_bytes(packet[at + 2 : at + 4], "big")
+            number, offset, more = int.from_bytes(packet[at + 4 : at + 8], "big"), place & 0xFFF8, bool(place & 1)
+            size = 8
+        else:
+            size = 8 + 8 * packet[at + 1]
+        header, at = packet[at], at + size
+    if end is not None and at > end:
+        return None
+    source, destination = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
+    return _Part(source, destination, header, packet[at:end], None if end is None else end - at, number, offset, more)
