@@ -389,44 +389,84 @@ def graph(file: str, form: str) -> None:
 # The machine
 
 
-@testbed.command()
-@click.option("--build", is_flag=True, help="Build those that are missing.")
-@click.option("--prune", is_flag=True, help="Remove those of other versions of testbed.")
+@testbed.group(invoke_without_command=True)
+@click.pass_context
 @AS_JSON
-def images(build: bool, prune: bool, as_json: bool) -> None:
-    """List the host images, build or remove them. `up` builds what it needs by itself.
+def images(context: click.Context, as_json: bool) -> None:
+    """List the images that hosts are made from; build or remove them. `up` builds what it needs by itself.
+
+    \b
+    Examples:
+      testbed images
+      testbed images build
+      testbed images prune             remove those of other versions of testbed
+    """
+    if context.invoked_subcommand:
+        return
+    from testbed import images as host_images
+    from testbed.arguments import engine
+
+    with engine() as its_engine:
+        wanted, present, old = host_images.wanted_by(its_engine), its_engine.list_images(), host_images.stale(its_engine)
+    rows = [{"architecture": one.architecture.name, "reference": one.reference, "present": one.reference in present} for one in wanted]
+    if as_json:
+        print_json({"images": rows, "stale": old})
+        return
+    for row in rows:
+        click.echo(f"{row['reference']}  {'there' if row['present'] else 'missing: testbed images build'}")
+    for reference in old:
+        click.echo(f"{reference}  of another version: testbed images prune")
+
+
+@images.command()
+def build() -> None:
+    """Build the images that are missing, for the machine's own architecture and for s390x.
 
     \b
     Example:
-      testbed images --build
+      testbed images build
     """
     from testbed import images as host_images
-    from testbed.architecture import EMULATED, of_machine
     from testbed.arguments import engine
     from testbed.progress import Progress
 
+    with engine() as its_engine, Progress(errors_console()) as progress:
+        wanted = host_images.wanted_by(its_engine)
+        host_images.build(its_engine, [one.architecture for one in wanted], progress)
+    for one in wanted:
+        click.echo(f"{one.reference}  there")
+
+
+@images.command()
+def prune() -> None:
+    """Remove the images of other versions of testbed.
+
+    \b
+    Example:
+      testbed images prune
+    """
+    from testbed import images as host_images
+    from testbed.arguments import engine
+
     with engine() as its_engine:
-        machine = of_machine(its_engine.info().machine)
-        wanted = list(dict.fromkeys((machine, EMULATED)))
-        if build:
-            with Progress(errors_console()) as progress:
-                host_images.build(its_engine, wanted, progress)
-        removed = host_images.remove_stale(its_engine) if prune else []
-        present = its_engine.list_images()
-        rows = [
-            {"architecture": one.architecture.name, "reference": one.reference, "present": one.reference in present}
-            for one in (host_images.host_image(architecture, machine) for architecture in wanted)
-        ]
-        old = host_images.stale(its_engine)
-    if as_json:
-        print_json({"images": rows, "stale": old, "removed": removed})
-        return
-    for row in rows:
-        click.echo(f"{row['reference']}  {'there' if row['present'] else 'missing: testbed images --build'}")
-    for reference in removed:
-        click.echo(f"{reference}  removed")
-    for reference in old:
-        click.echo(f"{reference}  of another version: testbed images --prune")
+        for reference in host_images.remove_stale(its_engine):
+            click.echo(f"{reference}  removed")
+
+
+@images.command()
+def remove() -> None:
+    """Remove all host images; no lab may be up.
+
+    \b
+    Example:
+      testbed down --all && testbed images remove
+    """
+    from testbed.arguments import engine
+
+    with engine() as its_engine:
+        for reference in its_engine.list_images():
+            its_engine.remove_image(reference)
+            click.echo(f"{reference}  removed")
 
 
 @testbed.command()

@@ -19,6 +19,7 @@ from testbed.architecture import Architecture
 from testbed.errors import ImageError, TestbedError
 
 if TYPE_CHECKING:
+    from testbed.engine import Engine
     from testbed.rootfs import Workbench
 
 REPOSITORY = "testbed/host"
@@ -135,6 +136,12 @@ def build(store: ImageStore, wanted: Sequence[Architecture], progress: Progress 
                 bench.stop()
                 raise
     return images
+
+
+def wanted_by(engine: Engine) -> tuple[HostImage, ...]:
+    """The host images that an engine needs for hosts of every kind: its machine's own, and the emulated one."""
+    machine = architectures.of_machine(engine.info().machine)
+    return tuple(host_image(one, machine) for one in dict.fromkeys((machine, architectures.EMULATED)))
 
 
 def stale(store: ImageStore) -> list[str]:
