@@ -218,7 +218,7 @@ static void note_end(int status)
 
 static _Noreturn void wrong(const char *what)
 {
-    say("%s", what);
+    say("%s: unknown, or its value is missing or malformed", what);
     say("usage: init [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]");
     exit(BAD_ARGUMENTS);
 }

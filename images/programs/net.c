@@ -113,11 +113,23 @@ static struct addrinfo *addresses_of(const char *host, const char *port)
     return found;
 }
 
+/* A datagram socket's connect sends nothing: it only asks whether this host has a way to the address. */
+static int has_a_way(const struct addrinfo *to)
+{
+    int fd = socket(to->ai_family, SOCK_DGRAM, 0);
+    int has = fd >= 0 && connect(fd, to->ai_addr, to->ai_addrlen) == 0;
+    if (fd >= 0)
+        close(fd);
+    return has;
+}
+
 struct target look_up(const char *host, const char *port)
 {
-    struct addrinfo *found = addresses_of(host, port);
-    struct target target = {.length = found->ai_addrlen};
-    memcpy(&target.address, found->ai_addr, found->ai_addrlen);
+    struct addrinfo *found = addresses_of(host, port), *chosen = found;
+    while (chosen->ai_next && !has_a_way(chosen))
+        chosen = chosen->ai_next;
+    struct target target = {.length = chosen->ai_addrlen};
+    memcpy(&target.address, chosen->ai_addr, chosen->ai_addrlen);
     freeaddrinfo(found);
     return target;
 }

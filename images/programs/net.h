@@ -28,7 +28,7 @@ uint16_t port_number(const char *text);
 /* A socket that listens on PORT for IPv6 and IPv4; for IPv4 only where the kernel has no IPv6. */
 int listen_on(uint16_t port, int backlog, int reuse_address);
 
-/* A socket of the kind that HOST (a name, an IPv4 or IPv6 address) needs, and the address to connect it to. */
+/* The first address of HOST (a name, an IPv4 or IPv6 address) to which this host has a way, with PORT. */
 struct target {
     struct sockaddr_storage address;
     socklen_t length;
