@@ -22,7 +22,7 @@ setup topology test images:
 	@setup/setup.sh
 .PHONY: check
 check:
-	@setup/setup.sh python
+	@setup/setup.sh python compilers
 .PHONY: bench
 bench:
 	@setup/setup.sh python machine compose
@@ -38,7 +38,7 @@ test: setup ## all tests, with real hosts (TESTS=..., ARGS=... for pytest)
 	@$(PYTEST) $(TESTS) $(ARGS)
 
 .PHONY: check
-check: setup-python ## linters and unit tests; needs no Docker
+check: setup-check ## linters and unit tests; needs no Docker
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
@@ -56,9 +56,9 @@ bench: setup setup-compose ## measure the speed, figures into a JSON file
 setup: ## install what is missing, start Docker if none answers (SETUP=check: only say what is missing)
 	@setup/setup.sh python machine
 
-.PHONY: setup-python setup-compose
-setup-python:
-	@setup/setup.sh python
+.PHONY: setup-check setup-compose
+setup-check:
+	@setup/setup.sh python compilers
 setup-compose:
 	@setup/setup.sh compose
 

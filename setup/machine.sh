@@ -39,6 +39,11 @@ want_packages() {
     [ -e "$root/usr/share/keyrings/debian-archive-keyring.gpg" ] || want debian-archive-keyring "the keys of Debian's archive"
     has ip || want iproute2 "the command ip"
     has xz || want xz-utils "the command xz"
+    want_compilers
+}
+
+# For the C programs of host images, which the unit tests compile too.
+want_compilers() {
     has "$(uname -m)-linux-gnu-gcc" || want gcc "a C compiler"
     [ -e "$root/usr/include/stdio.h" ] || want libc6-dev "the C library's headers"
     if [ "$(uname -m)" != s390x ]; then
@@ -172,6 +177,11 @@ set_up_machine() {
         register_emulation
     fi
     exec 9>&-
+}
+
+set_up_compilers() {
+    want_compilers
+    bring_packages
 }
 
 set_up_compose() {

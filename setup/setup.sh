@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Brings what testbed needs, and only what is not there yet.
 #
-#   setup/setup.sh [--check] [python] [machine] [compose]
+#   setup/setup.sh [--check] [python] [compilers] [machine] [compose]
 #
 #   python    .venv with the locked dependencies and the command .venv/bin/testbed
-#   machine   a Docker engine that answers, image tools, compilers, s390x emulation
+#   compilers for the C programs of host images, which `make check` compiles
+#   machine   these, a Docker engine that answers, image tools, s390x emulation
 #   compose   docker-compose, for `make bench` only
 #
 # Without a name: python and machine. With --check, or SETUP=check in the environment, it only says what is missing.
@@ -31,7 +32,7 @@ stop() {
 }
 
 wrong_call() {
-    printf 'setup: %s\n  %s\n' "$1" "usage: setup/setup.sh [--check] [python] [machine] [compose]" >&2
+    printf 'setup: %s\n  %s\n' "$1" "usage: setup/setup.sh [--check] [python] [compilers] [machine] [compose]" >&2
     exit 2
 }
 
@@ -57,7 +58,7 @@ parts=()
 for word in "$@"; do
     case $word in
     --check) check=true ;;
-    python | machine | compose) parts+=("$word") ;;
+    python | compilers | machine | compose) parts+=("$word") ;;
     *) wrong_call "'$word' is not a part of setup" ;;
     esac
 done

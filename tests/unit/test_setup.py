@@ -236,6 +236,13 @@ def test_python_alone_needs_no_engine(machine: FakeMachine) -> None:
     assert not [call for call in machine.calls if "ask_engine" in call]
 
 
+def test_compilers_can_be_had_without_an_engine(machine: FakeMachine) -> None:
+    code, output = machine.run("compilers")
+    assert code == 0, output
+    assert output.splitlines()[0] == "setup: installing gcc libc6-dev gcc-s390x-linux-gnu libc6-dev-s390x-cross"
+    assert machine.called("dockerd") == []
+
+
 def test_docker_compose_comes_only_when_it_is_asked_for(machine: FakeMachine) -> None:
     code, output = machine.run("compose")
     assert (code, output.splitlines()[0]) == (0, "setup: installing docker-compose")
@@ -626,5 +633,5 @@ def test_setup_check_asks_and_does_nothing_else(target: str) -> None:
 
 
 def test_linters_and_unit_tests_do_not_bring_an_engine() -> None:
-    assert make("--dry-run", "check")[0] == "setup/setup.sh python"
+    assert make("--dry-run", "check")[0] == "setup/setup.sh python compilers"
     assert make("--dry-run", "topology")[0] == "setup/setup.sh python machine"
