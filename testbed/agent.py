@@ -49,8 +49,8 @@ class Kind(IntEnum):
 
 
 class Transport(Protocol):
-    """The way to an agent. ``send`` raises OSError when nobody takes it: TimeoutError or BlockingIOError after a while,
-    others at once. ``frames`` gives (1, bytes of its output) and (2, bytes of its complaints) until it is gone; after
+    """The way to an agent. ``send`` raises ConnectionError when the other end is gone, another OSError when it has
+    taken nothing for a while. ``frames`` gives (1, bytes of its output) and (2, bytes of its complaints) until it is gone; after
     ``close``, which may come from another thread and twice, it ends or raises soon."""
 
     def send(self, data: bytes) -> None: ...
@@ -306,7 +306,7 @@ class Agent:
                 self._transport.send(data)
         except OSError as error:
             # The other end is gone. The reading thread finds out why, and tells every command.
-            if isinstance(error, TimeoutError | BlockingIOError):
+            if not isinstance(error, ConnectionError):
                 self._stuck = True  # half a frame went, so nothing can follow it
                 self._transport.close()
             if threading.current_thread() is not self._reader:

@@ -123,6 +123,11 @@ class ExecStream:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def give_up_sending_after(self, timeout_s: float) -> None:
+        """From now on ``send`` raises an OSError when nobody takes anything for so long; some of its data may have gone."""
+        whole, part = divmod(timeout_s, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(whole), int(part * 1e6)))
+
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
@@ -167,6 +172,11 @@ class ExecStream:
         return self._engine.exec_exit_code(self._exec_id)
 
     def close(self) -> None:
+        """Also ends a wait for frames in another thread."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it was closed, or the other side was quicker
         self._socket.close()
         self._response.close()
 

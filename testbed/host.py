@@ -21,7 +21,7 @@ from types import TracebackType
 from uuid import uuid4
 
 from testbed import transfer
-from testbed.agent import DATA_MOST, STDERR, STDOUT, WINDOW, Agent, Command, Order, Transport
+from testbed.agent import ANSWER_S, DATA_MOST, STDERR, STDOUT, WINDOW, Agent, Command, Order, Transport
 from testbed.architecture import ByteOrder
 from testbed.engine import Engine
 from testbed.errors import CommandFailed, DeadlineExceeded, EngineError, InputError, LabError
@@ -311,7 +311,9 @@ class Host:
 
         def connect() -> Transport:
             try:
-                return engine.exec_stream(facts.container, [AGENT])
+                stream = engine.exec_stream(facts.container, [AGENT])
+                stream.give_up_sending_after(ANSWER_S)
+                return stream
             except EngineError as error:
                 hint = error.hint or "testbed up mends a lab"
                 raise LabError(f"host {facts.name} cannot be reached: {error.message}", hint=hint) from error
@@ -393,7 +395,7 @@ class Host:
     def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Make ``data`` the content of a file, new or not, which has ``mode`` afterwards. Its directory must be there."""
         order = Order(("cat",), files=("", _absolute(path), ""), mode=mode)
-        self._copy(order, lambda stdin: stdin.write(data))
+        self._copy(order, path, lambda stdin: stdin.write(data))
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file or directory to the path ``remote`` of the host; into the directory ``remote`` if that ends with a slash.
@@ -407,12 +409,12 @@ class Host:
             if local.is_dir():
                 path = PurePosixPath(target)
                 order = Order(("tar", "-x", "-p", "--no-same-owner", "-f", "-", "-C", str(path.parent)))
-                self._copy(order, lambda stdin: transfer.pack(local, path.name, stdin))
+                self._copy(order, target, lambda stdin: transfer.pack(local, path.name, stdin))
                 return
             with local.open("rb") as file:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                 order = Order(("cat",), files=("", target, ""), mode=mode)
-                self._copy(order, lambda stdin: transfer.copy(file, stdin))
+                self._copy(order, target, lambda stdin: transfer.copy(file, stdin))
 
     def get(self, remote: str, local: Path) -> None:
         """Copy a file or directory of the host to the path ``local``. Modes are kept; a directory is merged into one
@@ -458,17 +460,21 @@ class Host:
         command.wait_started()
         return Process(self, command, order.argv, began)
 
-    def _copy(self, order: Order, write: Callable[[InputStream], object]) -> None:
-        """Run a command that takes its standard input from ``write``."""
+    def _copy(self, order: Order, path: str, write: Callable[[InputStream], object]) -> None:
+        """Run a command that makes ``path`` of what ``write`` gives it as its standard input."""
+        stopped: LabError | None = None
         with self._start(order) as process:
             try:
                 write(process.stdin)
-            except LabError:
-                if process.exit_code is None:
-                    raise
-            result = process.result(timeout_s=None)
+            except DeadlineExceeded:
+                raise
+            except LabError as error:
+                stopped = error  # it reads no more; its own words, if it has any, say why
+            result = process.result()
         if result.exit_code != 0:
-            raise CommandFailed(order.argv, result.exit_code, result.error_text, where=f"host {self.name}")
+            raise CommandFailed(order.argv, result.exit_code, result.error_text, where=f"host {self.name}, which was to make {path},")
+        if stopped is not None:
+            raise stopped
 
     def _get_directory(self, remote: str, local: Path) -> None:
         order = Order(("tar", "-c", "--hard-dereference", "-f", "-", "-C", remote, "."))
