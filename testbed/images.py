@@ -102,8 +102,12 @@ def host_image(architecture: Architecture, machine: Architecture | None = None, 
     machine = machine or architectures.of_machine()
     content = sources() if content is None else content
     digest = hashlib.sha256()
-    mechanism = {f"testbed/{name}": Path(__file__).with_name(name).read_bytes() for name in ("rootfs.py", "images.py")}
-    for path, text in sorted({**content, **mechanism, "for": f"{architecture.name} on {machine.name}".encode()}.items()):
+    mechanism = {
+        "rootfs.py": Path(__file__).with_name("rootfs.py").read_bytes(),
+        "changes": "\n".join(_changes(architecture)).encode(),
+        "for": f"{architecture.name} on {machine.name}".encode(),
+    }
+    for path, text in sorted({**content, **mechanism}.items()):
         digest.update(f"{path}\0{len(text)}\0".encode() + text)
     return HostImage(architecture, machine, f"{REPOSITORY}-{architecture.name}:{digest.hexdigest()[:12]}")
 
@@ -158,6 +162,16 @@ def remove_stale(store: ImageStore) -> list[str]:
     return old
 
 
+def _changes(architecture: Architecture) -> list[str]:
+    """What an image says besides its files, as lines of a Dockerfile."""
+    return [
+        f'ENTRYPOINT ["{INIT}"]',
+        f"ENV PATH={PATH}",
+        "LABEL testbed=image",
+        f"LABEL testbed.architecture={architecture.name}",
+    ]
+
+
 def _build_one(store: ImageStore, bench: Workbench, image: HostImage, progress: Progress) -> None:
     from testbed import rootfs
 
@@ -165,15 +179,9 @@ def _build_one(store: ImageStore, bench: Workbench, image: HostImage, progress: 
         progress(image.name, what)
 
     pieces = rootfs.root_file_system(bench, sources(), image.architecture, image.machine, step)
-    changes = [
-        f'ENTRYPOINT ["{INIT}"]',
-        f"ENV PATH={PATH}",
-        "LABEL testbed=image",
-        f"LABEL testbed.architecture={image.architecture.name}",
-    ]
     with _Stream(pieces) as stream, io.BufferedReader(stream, rootfs.PIECE) as tar:
         try:
-            store.import_image(cast(BinaryIO, tar), image.reference, platform=image.platform, changes=changes)
+            store.import_image(cast(BinaryIO, tar), image.reference, platform=image.platform, changes=_changes(image.architecture))
         except TestbedError as error:
             if stream.error is not None:  # the cause; what the engine says of a tar that breaks off is a consequence
                 raise stream.error from None
