@@ -1,0 +1,481 @@
+"""The main job: an integer and a text go from a C client to a C server on another host, in every combination of byte order.
+
+The claim: sent in network byte order, both arrive the same, whatever the byte orders of the two hosts. What the client had
+in memory and what the server read are the programs' own words; the bytes on the wire are captured at the client's port
+of the lab's switch. Provoking, observing and judging are separate, so an observation can be judged again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal
+
+from testbed.architecture import ByteOrder
+from testbed.capture import ALL_PORTS, capture
+from testbed.errors import InputError, TestbedError
+from testbed.host import Host
+from testbed.lab import Lab, natural
+from testbed.wire import Conversation, conversations, reassemble
+
+INTEGER = 0x01020304
+TEXT = "hello"
+# Of the server of the first combination; the others follow. Below the ports that kernels give to clients (from 32768).
+FIRST_PORT = 28080
+TIMEOUT_S = 15.0  # longer than the server's own patience with a silent client (10 s)
+LONGEST_TEXT = 65535  # bytes
+COMBINATIONS: tuple[tuple[ByteOrder, ByteOrder], ...] = (("little", "little"), ("little", "big"), ("big", "little"), ("big", "big"))
+PROGRAM_CODES = (0, 1)  # done; done, and the message was not whole
+
+Addresses = Mapping[str, tuple[IPv4Address | IPv6Address, ...]]
+Outcome = Literal["HOLDS", "REFUTED", "INCONCLUSIVE"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A host that may take part."""
+
+    name: str
+    byte_order: ByteOrder
+    addresses: Addresses
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A combination that the lab's hosts do not offer, and why."""
+
+    client_order: ByteOrder
+    server_order: ByteOrder
+    reason: str
+
+
+@dataclass(frozen=True)
+class Party:
+    """A host that took part. ``arch`` is Debian's name, ``kernel`` the release of the kernel whose TCP/IP stack it has."""
+
+    host: str
+    kind: str
+    arch: str
+    byte_order: ByteOrder
+    kernel: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a program left; ``exit_code`` is None when it did not end by itself, and ``problem`` says why."""
+
+    exit_code: int | None
+    stdout: bytes
+    stderr: bytes
+    problem: str = ""
+
+    def why_useless(self, program: str) -> str:
+        """In words, for a run that did not do its job."""
+        words = self.problem or (self.stderr.decode(errors="backslashreplace").strip().splitlines() or [""])[-1]
+        ended = "did not end" if self.exit_code is None else f"ended with exit code {self.exit_code}"
+        return f"the {program} {ended}" + (f": {words}" if words else "")
+
+
+@dataclass(frozen=True)
+class Told:
+    """The lines that a program printed, by their first word. A line that is not there, or not understood, is None."""
+
+    lines: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, output: bytes) -> Told:
+        split = (line.partition(b" ") for line in output.split(b"\n") if line)
+        return cls({word.decode(errors="backslashreplace"): rest for word, _, rest in split})
+
+    def number(self, word: str) -> int | None:
+        value = self.lines.get(word, b"")
+        return int(value) if value.isdigit() else None
+
+    def bytes_(self, word: str) -> bytes | None:
+        try:
+            return bytes.fromhex(self.lines[word].decode())
+        except (KeyError, ValueError):
+            return None
+
+    def text(self, word: str = "text") -> bytes | None:
+        """A text as it was before the program wrote what is not printable as \\x0a."""
+        value = self.lines.get(word)
+        return None if value is None else re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), value)
+
+    def yes(self, word: str) -> bool | None:
+        return {b"yes": True, b"no": False}.get(self.lines.get(word, b""))
+
+    def word(self, word: str) -> str:
+        return self.lines.get(word, b"").decode(errors="backslashreplace")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """All that was seen of one exchange, not yet judged. ``wire`` is what the client's host sent; None: see ``wire_problem``."""
+
+    client: Party
+    server: Party
+    port: int
+    integer: int
+    text: bytes
+    host_order: bool
+    client_run: Run | None
+    """None when it was not started, because its server did not listen."""
+    server_run: Run
+    wire: bytes | None
+    wire_problem: str = ""
+
+    @property
+    def client_told(self) -> Told:
+        return Told.of(b"" if self.client_run is None else self.client_run.stdout)
+
+    @property
+    def server_told(self) -> Told:
+        return Told.of(self.server_run.stdout)
+
+    @property
+    def expected(self) -> bytes:
+        return message(self.integer, self.text)
+
+    def as_json(self) -> dict[str, object]:
+        client, server = self.client_told, self.server_told
+        return {
+            "client": vars(self.client),
+            "server": vars(self.server),
+            "port": self.port,
+            "integer": self.integer,
+            "text": _shown(self.text),
+            "host_order": self.host_order,
+            "memory": _hex(client.bytes_("memory")),
+            "wire": _hex(self.wire),
+            "wire_problem": self.wire_problem,
+            "expected": _hex(self.expected),
+            "server_received": _hex(server.bytes_("received")),
+            "server_integer": server.number("integer"),
+            "server_memory": _hex(server.bytes_("memory")),
+            "server_text": _shown(server.text()),
+            "server_complete": server.yes("complete"),
+            "runs": {name: _run_as_json(run) for name, run in (("client", self.client_run), ("server", self.server_run))},
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """HOLDS, REFUTED or INCONCLUSIVE, and the reason for the last two."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """An observation and what it says about the claim."""
+
+    observation: Observation
+    verdict: Verdict
+
+    def as_json(self) -> dict[str, object]:
+        return {**self.observation.as_json(), "verdict": self.verdict.outcome, "reason": self.verdict.reason}
+
+
+@dataclass(frozen=True)
+class Exchanges:
+    """The whole main job: an exchange for each combination that could be made, and those that could not."""
+
+    lab: str
+    host_order: bool
+    exchanges: tuple[Exchange, ...]
+    missing: tuple[Missing, ...]
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "lab": self.lab,
+            "host_order": self.host_order,
+            "exchanges": [one.as_json() for one in self.exchanges],
+            "missing": [vars(one) for one in self.missing],
+        }
+
+
+def as_json(results: Exchanges) -> dict[str, object]:
+    return results.as_json()
+
+
+def all_hold(results: Exchanges) -> bool:
+    """Every exchange that was made holds."""
+    return all(one.verdict.outcome == "HOLDS" for one in results.exchanges)
+
+
+def message(integer: int, text: bytes) -> bytes:
+    """What has to be on the wire: images/programs/exchange.h says how it is laid out."""
+    return struct.pack(">IH", integer, len(text)) + text
+
+
+# Judging
+
+
+def judge(seen: Observation) -> Verdict:
+    """What one observation says about the claim. Pure."""
+    if why := _why_inconclusive(seen):
+        return Verdict("INCONCLUSIVE", why)
+    wrong = _contradictions(seen)
+    return Verdict("REFUTED", "; ".join(wrong)) if wrong else Verdict("HOLDS")
+
+
+def _why_inconclusive(seen: Observation) -> str:
+    """Why nothing can be said about the claim, or nothing."""
+    client, server = seen.client_told, seen.server_told
+    if seen.client_run is None:
+        return seen.server_run.why_useless("server")
+    if seen.client_run.exit_code not in PROGRAM_CODES or client.bytes_("sent") is None or client.yes("acknowledged") is None:
+        return seen.client_run.why_useless("client")
+    if seen.server_run.exit_code not in PROGRAM_CODES or server.bytes_("received") is None or server.yes("complete") is None:
+        return seen.server_run.why_useless("server")
+    if seen.wire is None:
+        return seen.wire_problem or "nothing was captured"
+    for party, told in ((seen.client, client), (seen.server, server)):
+        if told.word("byte-order") != party.byte_order:
+            return f"host {party.host} is {told.word('byte-order')}-endian, and the lab says {party.byte_order}-endian"
+    if client.bytes_("memory") != seen.integer.to_bytes(4, seen.client.byte_order):
+        return f"the client had {_hex(client.bytes_('memory'))} in memory, and {seen.integer:#010x} is something else there"
+    return ""
+
+
+def _contradictions(seen: Observation) -> list[str]:
+    """What of the claim is not so."""
+    client, server = seen.client_told, seen.server_told
+    wire, expected, wrong = seen.wire or b"", seen.expected, []
+    for name, begin, end in (("integer", 0, 4), ("length", 4, 6), ("text", 6, None)):
+        if wire[begin:end] != expected[begin:end]:
+            wrong.append(f"the {name} on the wire is {_brief(wire[begin:end])} and should be {_brief(expected[begin:end])}")
+    if server.number("integer") != seen.integer:
+        wrong.append(f"the server read {_number(server.number('integer'))} for {_number(seen.integer)}")
+    if server.text() != seen.text:
+        wrong.append("the server read another text")
+    if not server.yes("complete"):
+        wrong.append("the server missed part of the message")
+    if not client.yes("acknowledged"):
+        wrong.append("the client got no acknowledgement")
+    if client.bytes_("sent") != wire:
+        wrong.append("the wire does not have the bytes that the client says it sent")
+    # An incomplete message is read up to the client's end as well, so this holds for every observation.
+    if server.bytes_("received") != wire:
+        wrong.append("the server did not receive the bytes that were on the wire")
+    return wrong
+
+
+# Choosing who talks to whom
+
+
+def choose(hosts: Sequence[Candidate]) -> tuple[list[tuple[Candidate, Candidate]], list[Missing]]:
+    """A client and another host as its server for every combination of byte order, and the combinations that cannot be.
+
+    The first pair in the order of ``hosts`` that shares a network, else the first pair.
+    """
+    pairs, missing = [], []
+    usable = [one for one in hosts if any(one.addresses.values())]
+    for client_order, server_order in COMBINATIONS:
+        found = [
+            (client, server)
+            for client in usable
+            for server in usable
+            if (client.byte_order, server.byte_order) == (client_order, server_order) and client.name != server.name
+        ]
+        if found:
+            pairs.append(next((pair for pair in found if pair[0].addresses.keys() & pair[1].addresses.keys()), found[0]))
+        else:
+            missing.append(Missing(client_order, server_order, _why_missing(usable, client_order, server_order)))
+    return pairs, missing
+
+
+def _why_missing(usable: Sequence[Candidate], client_order: ByteOrder, server_order: ByteOrder) -> str:
+    for order in (client_order, server_order):
+        if not any(one.byte_order == order for one in usable):
+            return f"the lab has no {order}-endian host on a network"
+    return f"the lab has one {client_order}-endian host only"
+
+
+def server_address(client: Addresses, server: Addresses) -> IPv4Address | IPv6Address:
+    """Where the client finds the server: on a network of its own if there is one, over IPv4 if it has that."""
+    networks = sorted(server, key=lambda network: network not in client)
+    return next(address for network in networks for address in sorted(server[network], key=lambda one: one.version))
+
+
+def check_message(integer: int, text: str) -> bytes:
+    """The text in bytes. Raises :class:`InputError` for a message that cannot be sent, or would show nothing."""
+    if not 0 <= integer < 1 << 32:
+        raise InputError(f"the integer {integer} does not fit into 4 bytes", hint="it is from 0 to 4294967295")
+    if integer.to_bytes(4, "big") == integer.to_bytes(4, "little"):
+        raise InputError(
+            f"the integer {integer:#010x} has the same bytes in both byte orders, so it would show nothing",
+            hint=f"for example: {INTEGER:#010x}",
+        )
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("the text is not valid UTF-8") from error
+    if b"\0" in encoded:
+        raise InputError("the text has a NUL character, which no program can be given as an argument")
+    if len(encoded) > LONGEST_TEXT:
+        raise InputError(f"the text has {len(encoded)} bytes, and the longest message holds {LONGEST_TEXT}")
+    return encoded
+
+
+# Provoking and observing
+
+
+def exchange(lab: Lab, *, host_order: bool = False, integer: int = INTEGER, text: str = TEXT, timeout_s: float = TIMEOUT_S) -> Exchanges:
+    """Let hosts of ``lab`` exchange ``integer`` (4 bytes) and ``text`` (UTF-8) in every combination of byte order, all at once.
+
+    With ``host_order`` the client forgets htonl() and htons(). ``timeout_s`` is for each client, and for its server.
+    Raises :class:`InputError` when the lab has no two hosts that could talk, or the message cannot be sent, and
+    :class:`LabError` when the capture is not whole. A program that crashes, or nothing on the wire, is an inconclusive exchange.
+    """
+    encoded = check_message(integer, text)
+    names = sorted(lab.hosts, key=natural)
+    pairs, missing = choose([Candidate(name, lab.hosts[name].byte_order, lab.hosts[name].addresses) for name in names])
+    if not pairs:
+        raise InputError(f"lab {lab.name} has no two hosts that could talk to each other", hint="; ".join({one.reason for one in missing}))
+    ports = range(FIRST_PORT, FIRST_PORT + len(pairs))
+    listening: Future[None] = Future()  # whether the capture runs, or cannot
+    with lab.switch as switch, ThreadPoolExecutor(len(pairs) + 3) as pool:
+        talks = [
+            pool.submit(
+                _talk,
+                lab.host(client.name),
+                lab.host(server.name),
+                port,
+                [*(["-r"] if host_order else []), str(server_address(client.addresses, server.addresses)), str(port), str(integer), text],
+                listening,
+                timeout_s,
+            )
+            for (client, server), port in zip(pairs, ports, strict=True)
+        ]
+        devices = pool.submit(_devices, switch)
+        kernels = {
+            host: pool.submit(_kernel, host) for host in {_whose_kernel(lab.host(one.name), switch) for pair in pairs for one in pair}
+        }
+        pool.submit(_load_dpkt)
+        try:
+            with capture(switch, ALL_PORTS, filter=f"inbound and tcp portrange {ports[0]}-{ports[-1]}") as captured:
+                listening.set_result(None)
+                runs = [one.result() for one in talks]
+        finally:
+            if not listening.done():
+                listening.cancel()
+        on_wire = conversations(captured.packets())
+        exchanges = []
+        for (client, server), port, (client_run, server_run) in zip(pairs, ports, runs, strict=True):
+            client_ports = {devices.result().get(lab.port(client.name, network)) for network in client.addresses}
+            wire, problem = _sent_by_client(on_wire, client, port, client_ports)
+            parties = [_party(lab.host(one.name), kernels[_whose_kernel(lab.host(one.name), switch)].result()) for one in (client, server)]
+            seen = Observation(parties[0], parties[1], port, integer, encoded, host_order, client_run, server_run, wire, problem)
+            exchanges.append(Exchange(seen, judge(seen)))
+    return Exchanges(lab.name, host_order, tuple(exchanges), tuple(missing))
+
+
+def _talk(
+    client: Host, server: Host, port: int, arguments: Sequence[str], listening: Future[None], timeout_s: float
+) -> tuple[Run | None, Run]:
+    """Run the server, wait for the capture, run the client; what both left."""
+    client_run = None
+    try:
+        with server.start(["exchange-server", str(port)]) as process:
+            try:
+                process.wait_for_line(rf"^listening {port}$", timeout_s)
+                listening.result()
+                client_run = _client(client, arguments, timeout_s)
+                if b"\nsent " not in client_run.stdout:
+                    process.kill()  # nobody will come
+                result = process.result(timeout_s)
+                return client_run, Run(result.exit_code, result.stdout, result.stderr)
+            except TestbedError as error:
+                exit_code, problem = process.exit_code, error.message
+                process.kill()
+                result = process.result(timeout_s)
+                return client_run, Run(exit_code, result.stdout, result.stderr, "" if result.stderr else problem)
+    except TestbedError as error:  # the host is gone, or cannot start it
+        return client_run, Run(None, b"", b"", error.message)
+
+
+def _client(client: Host, arguments: Sequence[str], timeout_s: float) -> Run:
+    try:
+        result = client.run(["exchange-client", *arguments], timeout_s=timeout_s)
+    except TestbedError as error:
+        return Run(None, b"", b"", error.message)
+    return Run(result.exit_code, result.stdout, result.stderr)
+
+
+def _sent_by_client(seen: Sequence[Conversation], client: Candidate, port: int, devices: set[int | None]) -> tuple[bytes | None, str]:
+    """What came in from the client at its own ports of the switch (``devices``, by index) for this server port; or None, and why."""
+    own = {address for of_network in client.addresses.values() for address in of_network}
+    streams = [
+        reassemble(one for one in talk.segments if one.source == talk.client and one.interface in devices)
+        for talk in seen
+        if talk.server.port == port and talk.client.address in own
+    ]
+    carrying = [one for one in streams if one.data or one.whole]
+    if not carrying:
+        return None, "no data was captured at the client's port"
+    if len(carrying) > 1:
+        return None, f"{len(carrying)} connections with data were captured at the client's port, and one was expected"
+    (stream,) = carrying
+    if not stream.whole:
+        return None, f"the capture at the client's port has only a part of the stream: {len(stream.data)} bytes and no clean end"
+    return stream.data, ""
+
+
+def _devices(switch: Host) -> dict[str, int]:
+    """The index of every device of the switch, by name."""
+    found = json.loads(switch.run(["ip", "-json", "link"]).check(where=switch.name).stdout)
+    return {one["ifname"]: one["ifindex"] for one in found}
+
+
+def _whose_kernel(host: Host, switch: Host) -> Host:
+    """Whom to ask for the kernel of a host: a native program of the same kernel answers soonest, and no emulator speaks for it."""
+    return host if host.kind == "vm" else switch
+
+
+def _kernel(host: Host) -> str:
+    return host.run(["uname", "-r"]).check(where=host.name).text.strip()
+
+
+def _party(host: Host, kernel: str) -> Party:
+    return Party(host.name, host.kind, host.arch, host.byte_order, kernel)
+
+
+def _load_dpkt() -> None:
+    """While the programs run, so that reading the capture need not wait for it."""
+    import dpkt  # type: ignore[import-untyped] # noqa: F401
+
+
+# For people and JSON
+
+
+def _run_as_json(run: Run | None) -> dict[str, object] | None:
+    if run is None:
+        return None
+    return {"exit_code": run.exit_code, "stdout": _shown(run.stdout), "stderr": _shown(run.stderr), "problem": run.problem}
+
+
+def _shown(text: bytes | None) -> str | None:
+    return None if text is None else text.decode(errors="backslashreplace")
+
+
+def _hex(data: bytes | None) -> str | None:
+    return None if data is None else data.hex(" ")
+
+
+def _brief(data: bytes) -> str:
+    """Bytes for a sentence."""
+    if not data:
+        return "nothing"
+    return data.hex(" ") if len(data) <= 12 else f"{data[:8].hex(' ')} ... ({len(data)} bytes)"
+
+
+def _number(number: int | None) -> str:
+    return "no integer" if number is None else f"{number} ({number:#010x})"
