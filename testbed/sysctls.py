@@ -16,6 +16,8 @@ from testbed.errors import InputError, did_you_mean
 
 WAY_OUT = "kind: vm, a host with a kernel of its own, will take it"
 
+LONGEST_NAME = 200
+LONGEST_VALUE = 4000  # one page, which is what the kernel reads at once, less what is around it
 NAME_PATTERN = r"^[a-z][a-z0-9_-]*(\.[A-Za-z0-9_-]+)+$"
 
 # Per network namespace and writable there.
@@ -182,8 +184,8 @@ def check(name: object, value: object) -> str:
 
 
 def _check_name(name: object) -> str:
-    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name) or "\n" in name:
-        text = str(name)
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not re.fullmatch(NAME_PATTERN, name) or "\n" in name:
+        text = str(name)[:100]
         near = _nearest(text.strip().strip("./").replace("/", "."))
         hint = "names with dots, as sysctl prints them, like net.core.somaxconn"
         raise InputError(f"{text!r} is not the name of a sysctl{f', did you mean {near!r}?' if near else ''}", hint=hint)
@@ -247,13 +249,15 @@ def _check_value(name: str, value: object) -> str:
     if not text:
         raise InputError(f"the value of '{name}' is empty", hint=hint)
     if re.search(r"[^\x20-\x7e]", text):
-        raise InputError(f"the value of '{name}' is not one line of plain text: {text!r}", hint=hint)
+        raise InputError(f"the value of '{name}' is not one line of plain text: {text[:60]!r}", hint=hint)
+    if len(text) > LONGEST_VALUE:
+        raise InputError(f"the value of '{name}' has {len(text)} characters", hint=f"at most {LONGEST_VALUE}")
     if numeric:
         words = text.split()
         if len(words) != how_many or not all(re.fullmatch("-?[0-9]{1,20}", word) for word in words):
-            raise InputError(f"'{text}' cannot be the value of '{name}'", hint=hint)
+            raise InputError(f"'{text[:60]}' cannot be the value of '{name}'", hint=hint)
     elif general in _FORMS and not re.fullmatch(_FORMS[general][0], text):
-        raise InputError(f"'{text}' cannot be the value of '{name}'", hint=hint)
+        raise InputError(f"'{text[:60]}' cannot be the value of '{name}'", hint=hint)
     return text
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError, field_validator, model_validator
 from testbed.errors import UnknownName, did_you_mean
 from testbed.topology_parts import ArchitectureName, Attachment, File, Host, Kind, Name, Network, Part, Ready, Route
 from testbed.topology_problems import Problem, Step, as_pydantic, problems_of, topology_error
-from testbed.topology_values import DEFAULT_CAPABILITIES, last_address, misplaced
+from testbed.topology_values import DEFAULT_CAPABILITIES, last_address, misplaced, shown
 
 __all__ = [
     "DEFAULT_CAPABILITIES",
@@ -84,7 +84,7 @@ class Topology(Part):
         for key, one in value.items():
             name = one.get("name") if isinstance(one, Mapping) else getattr(one, "name", None)
             if name is not None and name != key:
-                problems.append(Problem((key,), f"'{name}' stands under the key '{key}'"))
+                problems.append(Problem((key,), f"{shown(name)} stands under the key {shown(key)}"))
             named[key] = {**one, "name": key} if isinstance(one, Mapping) else {"name": key} if one is None else one
         if problems:
             raise as_pydantic(problems)
@@ -156,7 +156,7 @@ def _attachment_problems(host: Host, topology: Topology) -> Iterator[Problem]:
         network = topology.networks.get(name)
         if network is None:
             if topology.networks:
-                message = f"there is no network '{name}'{did_you_mean(name, topology.networks)}"
+                message = f"there is no network {shown(name)}{did_you_mean(name, topology.networks)}"
                 yield Problem((*place, name), message, f"networks of this topology: {known}", on_key=True)
             continue
         for key, address, subnet, gateway in (
@@ -203,7 +203,7 @@ def _route_problems(host: Host, route: Route, topology: Topology) -> Iterator[Pr
         elif route.to not in topology.networks:
             hint = f"a subnet like 10.2.0.0/24, default, or a network: {', '.join(topology.networks)}"
             near = did_you_mean(route.to, [*topology.networks, "default"])
-            yield Problem(("to",), f"'{route.to}' is no subnet, and there is no network of that name{near}", hint)
+            yield Problem(("to",), f"{shown(route.to)} is no subnet, and there is no network of that name{near}", hint)
     try:
         via = IPv6Address(route.via) if ":" in route.via else IPv4Address(route.via)
     except ValueError:
@@ -215,8 +215,8 @@ def _route_problems(host: Host, route: Route, topology: Topology) -> Iterator[Pr
     subnets = [one.subnet6 if via.version == 6 else one.subnet for one in mine]
     link_local = via.is_link_local and via.version == 6
     if subnets and all(subnets) and not link_local and not any(subnet is not None and via in subnet for subnet in subnets):
-        shown = ", ".join(map(str, subnets))
-        yield Problem(("via",), f"{via} is on no network of host '{host.name}'", f"an address of {shown}, or the name of a host there")
+        listed = ", ".join(map(str, subnets))
+        yield Problem(("via",), f"{via} is on no network of host '{host.name}'", f"an address of {listed}, or the name of a host there")
 
 
 def _named_router_problems(host: Host, via: str, topology: Topology) -> Iterator[Problem]:
@@ -226,7 +226,7 @@ def _named_router_problems(host: Host, via: str, topology: Topology) -> Iterator
         yield Problem(("via",), f"host '{host.name}' cannot be its own router", hint)
     elif via not in topology.hosts:
         near = did_you_mean(via, others or topology.hosts)
-        yield Problem(("via",), f"'{via}' is no address, and there is no host of that name{near}", hint)
+        yield Problem(("via",), f"{shown(via)} is no address, and there is no host of that name{near}", hint)
     elif via not in others:
         yield Problem(("via",), f"hosts '{host.name}' and '{via}' share no network", hint)
 

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from testbed.errors import TopologyError, did_you_mean
 from testbed.topology import MOST_HOSTS, MOST_OF_A_COUNT, Host, Network, Topology, keys_at
 from testbed.topology_problems import Problem, Step, problems_of, topology_error
-from testbed.topology_values import slug
-from testbed.topology_yaml import MOST_CHARACTERS, Node, Position, read
+from testbed.topology_values import shown, slug
+from testbed.topology_yaml import MOST_CHARACTERS, Node, Position, end_of, read
 
 
 def load(path: Path | str) -> Topology:
@@ -77,8 +77,7 @@ def _text_of(path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8")
-        line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+        line, column = end_of(data[: error.start].decode("utf-8"))
         raise TopologyError("the file is not UTF-8 text", file=file, line=line, column=column, hint="save it as UTF-8") from None
 
 
@@ -130,7 +129,7 @@ class _Expansion:
     def _refuse_names(self, place: str, parts: dict[str, Any], what: str) -> None:
         for key, part in parts.items():
             if isinstance(part, dict) and "name" in part:
-                message = f"there is no key 'name': the {what} is called '{key}' already"
+                message = f"there is no key 'name': the {what} is called {shown(key)} already"
                 self.problems.append(Problem((place, key, "name"), message, f"keys here: {_listed((place, key))}", on_key=True))
                 del part["name"]
 
@@ -153,7 +152,7 @@ class _Expansion:
                 self._refuse_fixed_addresses(key, host, len(names))
             for name in names:
                 if name in self._origins or (name != key and name in hosts):
-                    message = f"'{key}' with count: {count} makes a host '{name}', which is there already"
+                    message = f"{shown(key)} with count: {count} makes a host {shown(name)}, which is there already"
                     self.problems.append(Problem(("hosts", key), message, "call one of them otherwise", on_key=True))
                     continue
                 self._origins[name] = key
@@ -166,8 +165,7 @@ class _Expansion:
             return None
         if isinstance(written, str) and re.fullmatch("[0-9]{1,9}", written) and 1 <= int(written) <= MOST_OF_A_COUNT:
             return int(written)
-        shown = f"'{written}'" if isinstance(written, str) else "this"
-        message = f"{shown} is not a number of hosts"
+        message = f"{shown(written)} is not a number of hosts"
         self.problems.append(Problem(("hosts", key, "count"), message, f"a whole number from 1 to {MOST_OF_A_COUNT}"))
         return None
 
@@ -198,7 +196,7 @@ class _Expansion:
                     wrong = _unreadable(source)
                     if wrong:
                         here = ("hosts", name, "files", path, "source")
-                        self.problems.append(Problem(here, f"'{file['source']}' {wrong}", f"a file, looked for in {directory}"))
+                        self.problems.append(Problem(here, f"{shown(file['source'])} {wrong}", f"a file, looked for in {directory}"))
 
     def in_file(self, problems: list[Problem]) -> list[Problem]:
         """The problems with the paths of the file: a host's own words, else those of ``defaults:`` that it got; each said once."""

@@ -165,7 +165,7 @@ class Host(Part):
             names = [one for one in value if isinstance(one, str)]
             strange = [Problem((index,), "a network's name belongs here") for index, one in enumerate(value) if not isinstance(one, str)]
             first = {one: index for index, one in reversed(list(enumerate(names)))}
-            twice = [Problem((index,), f"'{one}' is there already") for index, one in enumerate(names) if first[one] != index]
+            twice = [Problem((index,), f"{values.shown(one)} is there already") for index, one in enumerate(names) if first[one] != index]
             if strange or twice:
                 raise as_pydantic(strange or twice)
             return {name: {} for name in names}
@@ -190,7 +190,7 @@ class Host(Part):
             read = values.read_path(path)
             above = next((one for one in map(str, PurePosixPath(read).parents) if one in value), None)
             if above:
-                raise InputError(f"'{above}' is a file, so nothing can be under it", hint="another path")
+                raise InputError(f"{values.shown(above)} is a file, so nothing can be under it", hint="another path")
             return file
 
         return _each(value, check, example="/etc/motd: the text", on_key=True)

@@ -80,7 +80,7 @@ def _in_plain_words(
         case "extra_forbidden":
             known = sorted(keys_at(path[:-1]))
             near = did_you_mean(str(path[-1]), known)
-            return Problem(path, f"there is no key '{path[-1]}'{near}", f"keys here: {', '.join(known)}", on_key=True)
+            return Problem(path, f"there is no key {shown(path[-1])}{near}", f"keys here: {', '.join(known)}", on_key=True)
         case "missing":
             return Problem(path[:-1], f"'{path[-1]}' is missing", f"write {path[-1]}: and its value")
         case "literal_error":
@@ -127,5 +127,6 @@ def topology_error(
 
 
 def _sentence(problem: Problem) -> str:
-    place = ".".join(str(step) for step in problem.path)
+    # A key is whatever somebody wrote: only what is short and printable is shown as it is.
+    place = ".".join(step if isinstance(step, str) and step.isprintable() and len(step) <= 60 else shown(step) for step in problem.path)
     return f"{place}: {problem.message}" if place else problem.message

@@ -63,9 +63,9 @@ def read_name(value: object, *, what: str = "name", reserved: Iterable[str] = ()
     hint = f"a name is made of a-z, 0-9 and '-', begins and ends with a letter or digit, and has at most {LONGEST_NAME} characters"
     name = _text(value, hint)
     if not re.fullmatch(NAME_PATTERN, name) or "\n" in name:
-        raise InputError(f"{name!r} is not a {what}{_suggestion(name)}", hint=hint)
+        raise InputError(f"{shown(name)} is not a {what}{_suggestion(name)}", hint=hint)
     if len(name) > LONGEST_NAME:
-        raise InputError(f"'{name}' has {len(name)} characters", hint=hint)
+        raise InputError(f"{shown(name)} has {len(name)} characters", hint=hint)
     if name in reserved:
         raise InputError(f"'{name}' is taken: it means something else", hint=f"any name but: {', '.join(reserved)}")
     return name
@@ -90,7 +90,8 @@ def slug(text: str) -> str:
 
 def _suggestion(name: str) -> str:
     near = slug(name)
-    return f", did you mean '{near}'?" if near else ""
+    # With characters lost, it would be another name.
+    return f", did you mean '{near}'?" if near and len(near) == len(name) else ""
 
 
 def read_address(value: object) -> IPv4Address:
@@ -130,7 +131,7 @@ def read_subnet(value: object) -> IPv4Network:
         except ValueError:
             raise InputError(f"{shown(value)} is not an IPv4 subnet", hint=hint) from None
         if str(subnet.network_address) != text.split("/")[0]:
-            raise InputError(f"'{text}' is an address inside a subnet, did you mean '{subnet}'?", hint=hint)
+            raise InputError(f"{shown(text)} is an address inside a subnet, did you mean '{subnet}'?", hint=hint)
     if subnet.prefixlen > LONGEST_PREFIX:
         raise InputError(f"{subnet} has no room for a gateway and a host", hint=hint)
     if not any(subnet.subnet_of(block) for block in SUBNETS):
@@ -152,7 +153,7 @@ def read_subnet6(value: object) -> IPv6Network:
         except ValueError:
             raise InputError(f"{shown(value)} is not an IPv6 subnet", hint=hint) from None
         if subnet.network_address != IPv6Address(text.split("/")[0]):
-            raise InputError(f"'{text}' is an address inside a subnet, did you mean '{subnet}'?", hint=hint)
+            raise InputError(f"{shown(text)} is an address inside a subnet, did you mean '{subnet}'?", hint=hint)
     if subnet.prefixlen > LONGEST_PREFIX6:
         raise InputError(f"{subnet} has no room for a gateway and a host", hint=hint)
     if not any(subnet.subnet_of(block) for block in SUBNETS6):
@@ -226,12 +227,14 @@ def read_path(value: object) -> str:
     hint = "an absolute path on the host, like /etc/app.conf"
     path = _text(value, hint)
     if not path.startswith("/"):
-        raise InputError(f"{path!r} is not an absolute path, did you mean '/{path.removeprefix('./')}'?", hint=hint)
+        raise InputError(f"{shown(path)} is not an absolute path, did you mean {shown('/' + path.removeprefix('./'))}?", hint=hint)
     parts = PurePosixPath(path).parts
     if path.endswith("/") or path.startswith("//") or ".." in parts or str(PurePosixPath(path)) != path:
-        raise InputError(f"{path!r} is not the plain path of a file", hint=f"{hint}; no '..', '.' or '//' in it, no '/' at its end")
+        raise InputError(f"{shown(path)} is not the plain path of a file", hint=f"{hint}; no '..', '.' or '//' in it, no '/' at its end")
     if len(parts) > 1 and parts[1] in ("proc", "sys", "dev"):
-        raise InputError(f"'{path}': the kernel makes the files of /{parts[1]}", hint=f"{hint}; kernel parameters belong under sysctls:")
+        raise InputError(
+            f"{shown(path)}: the kernel makes the files of /{parts[1]}", hint=f"{hint}; kernel parameters belong under sysctls:"
+        )
     return path
 
 
@@ -245,7 +248,7 @@ def read_command(value: object) -> tuple[str, ...]:
         try:
             words = tuple(shlex.split(text))
         except ValueError as error:
-            raise InputError(f"{text!r} cannot be split into words: {str(error).lower()}", hint=hint) from None
+            raise InputError(f"{shown(text)} cannot be split into words: {str(error).lower()}", hint=hint) from None
         strange = next((word for word in words if word in _SHELL_WORDS), None)
         if strange:
             raise InputError(f"no shell reads a command, so '{strange}' would be an argument", hint=f"write: [sh, -c, {text!r}]")
@@ -275,7 +278,7 @@ def read_pattern(value: object) -> str:
     try:
         re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
-        raise InputError(f"{text!r} is not a regular expression: {error}", hint=hint) from None
+        raise InputError(f"{shown(text)} is not a regular expression: {error}", hint=hint) from None
     return text
 
 
@@ -293,7 +296,7 @@ def _text(value: object, hint: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{shown(value)} is not text", hint=hint)
     if "\0" in value:
-        raise InputError(f"{value!r} has a NUL in it", hint=hint)
+        raise InputError(f"{shown(value)} has a NUL in it", hint=hint)
     return value
 
 

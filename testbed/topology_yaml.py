@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from testbed.errors import TopologyError
+from testbed.topology_values import shown
 
 Position = tuple[int, int]  # line and column, from 1
 
@@ -27,6 +28,7 @@ _NOTHING = ("", "~", "null", "Null", "NULL")
 _SCALAR_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")))
 _MAPPING_TAGS = (None, "!", "tag:yaml.org,2002:map")
 _SEQUENCE_TAGS = (None, "!", "tag:yaml.org,2002:seq")
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 # What YAML calls printable; surrogates are in none of the ranges.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -58,14 +60,14 @@ def read(text: str, *, file: str = "") -> Node:
         raise TopologyError(f"the file has more than {MOST_CHARACTERS:,} characters", file=file, hint="this is not a topology")
     strange = _UNPRINTABLE.search(text)
     if strange:
-        line, column = _place(text, strange.start())
+        line, column = end_of(text[: strange.start()])
         character = f"U+{ord(strange[0]):04X}"
         raise TopologyError(f"not YAML: the character {character} is not text", file=file, line=line, column=column, hint="remove it")
     try:
         return _Reader(yaml.parse(text, Loader=_PARSER), file).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        line, column = _inside(text, mark.line, mark.column) if mark else (0, 0)
         words = ", ".join(part for part in (error.problem, error.context) if part)
         hint = "indent with spaces, never with tabs" if "cannot start any token" in words and "\t" in text else _YAML_HINT
         raise TopologyError(f"not YAML: {words}", file=file, line=line, column=column, hint=hint) from None
@@ -74,9 +76,18 @@ def read(text: str, *, file: str = "") -> Node:
 _YAML_HINT = "'name: value', one a line, what belongs to it indented below; text with ': ' or ' #' in it needs quotes"
 
 
-def _place(text: str, index: int) -> Position:
-    before = text[:index]
-    return before.count("\n") + 1, index - (before.rfind("\n") + 1) + 1
+def end_of(text: str) -> Position:
+    """The place just after the last character."""
+    lines = _LINE_BREAK.split(text)
+    return len(lines), len(lines[-1]) + 1
+
+
+def _inside(text: str, line: int, column: int) -> Position:
+    """A place of libyaml (from 0), which may lie after the last line, as one in the text (from 1)."""
+    lines = _LINE_BREAK.split(text)
+    if line >= len(lines):
+        return end_of(text)
+    return line + 1, min(column, len(lines[line])) + 1
 
 
 class _Reader:
@@ -163,7 +174,7 @@ class _Reader:
             node = self._node(next(self._events), depth + 1)
             if key in items:
                 line, column = _at(inner)
-                message = f"'{key}' is there already, in line {keys[key][0]}"
+                message = f"{shown(key)} is there already, in line {keys[key][0]}"
                 self._twice.append(TopologyError(message, file=self._file, line=line, column=column))
             else:
                 items[key], keys[key] = node, _at(inner)
