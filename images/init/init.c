@@ -301,7 +301,9 @@ int main(int argc, char *argv[])
         sigwaitinfo(&deaths, NULL);
         int status;
         for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) /* several deaths may be one SIGCHLD */
-            if (pid == main_pid)
+            if (pid == main_pid) {
                 note_end(status);
+                main_pid = -1; /* its number is free for others now */
+            }
     }
 }
