@@ -253,12 +253,13 @@ def _contradictions(seen: Observation) -> list[str]:
         if wire[begin:end] != expected[begin:end]:
             wrong.append(f"the {name} on the wire is {_brief(wire[begin:end])} and should be {_brief(expected[begin:end])}")
     if server.number("integer") != seen.integer:
-        wrong.append(f"the server read {_number(server.number('integer'))} for {_number(seen.integer)}")
+        number = server.number("integer")
+        wrong.append(f"the server read {'no integer' if number is None else f'{number:#010x}'} for {seen.integer:#010x}")
     if server.text() != seen.text:
         wrong.append("the server read another text")
     if not server.yes("complete"):
-        wrong.append("the server missed part of the message")
-    if not client.yes("acknowledged"):
+        wrong.append(f"the server waited in vain for the rest of {server.number('length') or 0} bytes of text")
+    elif not client.yes("acknowledged"):
         wrong.append("the client got no acknowledgement")
     if client.bytes_("sent") != wire:
         wrong.append("the wire does not have the bytes that the client says it sent")
@@ -475,7 +476,3 @@ def _brief(data: bytes) -> str:
     if not data:
         return "nothing"
     return data.hex(" ") if len(data) <= 12 else f"{data[:8].hex(' ')} ... ({len(data)} bytes)"
-
-
-def _number(number: int | None) -> str:
-    return "no integer" if number is None else f"{number} ({number:#010x})"
