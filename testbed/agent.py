@@ -337,7 +337,8 @@ class Agent:
             gone = LabError(f"the connection to host {self.name} was closed")
         else:
             said = next((text for text in (self._why(), complaints, reason) if text), "its agent ended")
-            gone = LabError(f"host {self.name} is gone: {said}", hint="testbed status shows the hosts, testbed up mends a lab")
+            what = "is gone" if self._greeted.is_set() else "cannot be reached"
+            gone = LabError(f"host {self.name} {what}: {said}", hint="testbed status shows the hosts, testbed up mends a lab")
         with self._lock:
             self._gone = gone
             commands = list(self._commands.values())

@@ -1,0 +1,361 @@
+"""The agent and its client against a partner that misbehaves, dies, or speaks another language; frame by frame."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import socket
+import struct
+import subprocess
+import threading
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testbed import agent as agent_module
+from testbed import images
+from testbed.agent import MAGIC, Agent, Kind, Order
+from testbed.architecture import EMULATED, Architecture, of_machine
+from testbed.errors import LabError
+from testbed.process import run_local, wait_until
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("agent")
+    run_local(["make", "-s", "-C", str(images.directory()), "agent", f"OUT={out}"]).check()
+    return out / "agent"
+
+
+def frame(kind: int, number: int = 0, body: bytes = b"") -> bytes:
+    return struct.pack(">IBI", 5 + len(body), kind, number) + body
+
+
+HELLO = frame(Kind.HELLO, 7, MAGIC)
+
+
+def start(number: int, *argv: str) -> bytes:
+    return frame(Kind.START, number, Order(argv).packed())
+
+
+def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    while data:
+        size, kind, number = struct.unpack_from(">IBI", data)
+        yield kind, number, data[9 : 4 + size]
+        data = data[4 + size :]
+
+
+def conversation(program: Path, said: bytes) -> tuple[int, bytes, str]:
+    """The agent's exit code, its answers and its complaints when it is told all this and then that the client is gone."""
+    done = subprocess.run([program], input=said, capture_output=True, timeout=20)
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+@pytest.mark.parametrize("architecture", [of_machine(), EMULATED], ids=lambda one: one.name)
+def test_the_agent_compiles_without_a_warning(architecture: Architecture, tmp_path: Path) -> None:
+    done = run_local(["make", "-s", "-C", str(images.directory()), "agent", f"CC={architecture.compiler}", f"OUT={tmp_path}"])
+    assert (done.exit_code, done.text, done.error_text) == (0, "", "")
+
+
+# --- the agent
+
+
+def test_numbers_are_in_network_order_and_the_answer_has_the_clients_number(program: Path) -> None:
+    code, answer, complaint = conversation(program, b"\0\0\0\x0d\x01\0\0\0\x07TESTBED\n")
+    assert (code, answer, complaint) == (0, b"\0\0\0\x0e\x01\0\0\0\x07TESTBED\n\x01", "")
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "a frame of 1195725856 bytes"),
+        (frame(Kind.HELLO, 0, b"HELLO?!\n"), "greets in another language"),
+        (start(1, "true"), "frame 2 before HELLO"),
+        (HELLO + b"\0\0\0\4\1\0\0\0", "a frame of 4 bytes"),
+        (HELLO + struct.pack(">I", 256 * 1024 + 1), "a frame of 262145 bytes"),
+        (HELLO + frame(99), "a frame of kind 99"),
+        (HELLO + frame(Kind.STARTED), "a frame of kind 8"),
+        (HELLO + frame(Kind.START, 1, b"\0" * 15), "a START of 15 bytes"),
+        (HELLO + frame(Kind.START, 1, struct.pack(">IIII", 0, 0, 0, 0) + b"\0" * 5), "a START with 0 arguments"),
+        (HELLO + frame(Kind.START, 1, struct.pack(">IIII", 0, 0, 2**32 - 1, 0) + b"\0" * 9), "4294967295 arguments"),
+        (HELLO + frame(Kind.START, 1, struct.pack(">IIII", 0, 0, 5, 0) + b"\0" * 5 + b"true\0"), "fewer strings than it says"),
+        (HELLO + frame(Kind.START, 1, struct.pack(">IIII", 0, 0, 1, 0) + b"\0" * 5 + b"true"), "fewer strings than it says"),
+        (HELLO + frame(Kind.START, 1, struct.pack(">IIII", 0, 0, 1, 1) + b"\0" * 5 + b"true\0A\0"), "a variable without '='"),
+        (HELLO + start(1, "sleep", "60") + start(1, "true"), "command 1 is there already"),
+        (HELLO + start(1, "sleep", "60") + frame(Kind.SIGNAL, 1, b"\xff"), "a wrong SIGNAL"),
+        (HELLO + start(1, "sleep", "60") + frame(Kind.SIGNAL, 1), "a wrong SIGNAL"),
+        (HELLO + start(1, "sleep", "60") + frame(Kind.CREDIT, 1, b"\1"), "a wrong CREDIT"),
+        (HELLO + start(1, "sleep", "60") + frame(Kind.CREDIT, 1, b"\0\0\0\0\1"), "a wrong CREDIT"),
+        (HELLO + start(1, "sleep", "60") + frame(Kind.CREDIT, 1, b"\1\0\0\0\1"), "credit beyond the window"),
+        (HELLO + start(1, "sleep", "60") + frame(Kind.STDIN, 1, bytes(65536)) * 6, "more input than it had credit for"),
+    ],
+)
+def test_garbage_ends_the_agent_with_a_reason(program: Path, said: bytes, complaint: str) -> None:
+    code, _, said_back = conversation(program, said)
+    assert code == 2
+    assert said_back.startswith("agent: ")
+    assert complaint in said_back
+    assert len(said_back.splitlines()) == 1
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_at_all_end_the_agent_in_order(program: Path, said: bytes) -> None:
+    code, _, complaint = conversation(program, HELLO + said)
+    assert (code, complaint) == (0, "") or (code == 2 and complaint.startswith("agent: garbage"))
+
+
+def test_frames_about_a_command_that_is_over_are_ignored(program: Path) -> None:
+    late = frame(Kind.STDIN, 5, b"x") + frame(Kind.STDIN_END, 5) + frame(Kind.SIGNAL, 5, b"\x0f") + frame(Kind.CREDIT, 5, b"\1\0\0\0\1")
+    code, answer, complaint = conversation(program, HELLO + late)
+    assert (code, complaint, [kind for kind, _, _ in frames(answer)]) == (0, "", [Kind.HELLO])
+
+
+class Talk:
+    """An agent that is talked to frame by frame."""
+
+    def __init__(self, argv: list[str | Path], **options: object) -> None:
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, **options)  # type: ignore[call-overload]
+
+    def say(self, data: bytes) -> None:
+        self.process.stdin.write(data)
+
+    def hear(self) -> tuple[int, int, bytes]:
+        stdout = self.process.stdout
+        head = stdout.read(9)
+        size, kind, number = struct.unpack(">IBI", head)
+        body = b""
+        while len(body) < size - 5:
+            body += stdout.read(size - 5 - len(body))
+        return kind, number, body
+
+    def pid_of(self, *argv: str, number: int = 1) -> int:
+        self.say(start(number, *argv))
+        while True:
+            kind, about, body = self.hear()
+            if (kind, about) == (Kind.STARTED, number):
+                return int.from_bytes(body, "big")
+
+    def __enter__(self) -> Talk:
+        self.say(HELLO)
+        assert self.hear()[0] == Kind.HELLO
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+def is_running(pid: int) -> bool:
+    """Neither gone nor a zombie that nobody has reaped yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_gone(pid: int) -> None:
+    wait_until(lambda: not is_running(pid), timeout_s=5, what=f"the end of process {pid}")
+
+
+def test_a_new_hello_ends_what_the_earlier_client_had(program: Path) -> None:
+    with Talk([program]) as talk:
+        pid = talk.pid_of("sleep", "60")
+        talk.say(frame(Kind.HELLO, 8, MAGIC))
+        while talk.hear()[:2] != (Kind.HELLO, 8):
+            pass
+        # no zombie either: the agent reaps it
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), timeout_s=5, what=f"the end of process {pid}")
+        assert is_running(talk.pid_of("sleep", "60"))  # the number 1 is free again
+
+
+def test_goodbye_ends_an_agent_on_standard_streams(program: Path) -> None:
+    with Talk([program]) as talk:
+        pid = talk.pid_of("sleep", "60")
+        talk.say(frame(Kind.GOODBYE))
+        assert talk.process.wait(5) == 0
+        wait_gone(pid)
+
+
+def test_sigterm_ends_the_agent_and_its_commands(program: Path) -> None:
+    with Talk([program]) as talk:
+        pid = talk.pid_of("sleep", "60")
+        talk.process.terminate()
+        assert talk.process.wait(5) == 128 + 15
+        wait_gone(pid)
+
+
+def test_a_client_that_hears_no_more_is_gone(program: Path) -> None:
+    with Talk([program]) as talk:
+        pid = talk.pid_of("sh", "-c", "trap '' PIPE; while :; do echo x; done")
+        talk.process.stdout.close()
+        assert talk.process.wait(5) == 0  # not by SIGPIPE
+        wait_gone(pid)
+
+
+def test_children_are_reaped(program: Path) -> None:
+    with Talk([program]) as talk:
+        for number in range(1, 50):
+            talk.pid_of("true", number=number)
+        children = Path(f"/proc/{talk.process.pid}/task/{talk.process.pid}/children")
+        wait_until(lambda: children.read_text() == "", timeout_s=5, what="no child left")
+
+
+def test_an_idle_agent_does_nothing(program: Path) -> None:
+    def switches() -> int:
+        status = Path(f"/proc/{talk.process.pid}/status").read_text()
+        return sum(int(count) for count in re.findall(r"ctxt_switches:\s+(\d+)", status))
+
+    with Talk([program]) as talk:
+        # Each of these would make a poll that asks for too much return at once, for ever: a closed input, output without credit.
+        talk.pid_of("sh", "-c", "exec <&-; exec sleep 60", number=1)
+        talk.pid_of("sh", "-c", "head -c 300000 /dev/zero & exec >&-; exec sleep 60", number=2)
+        heard = 0
+        while heard < 256 * 1024:
+            kind, _, body = talk.hear()
+            heard += len(body) if kind == Kind.STDOUT else 0
+        wait_until(lambda: Path(f"/proc/{talk.process.pid}/stat").read_text().split()[2] == "S", timeout_s=5, what="an agent at rest")
+        before = switches()
+        probe = subprocess.run(["sleep", "0.3"])  # nothing can be waited for where nothing is to happen
+        assert probe.returncode == 0
+        assert switches() - before < 10
+
+
+def test_too_many_processes_is_an_answer_and_not_the_end(program: Path) -> None:
+    with Talk(["prlimit", "--nofile=40", program]) as talk:
+        numbers = range(1, 31)
+        talk.say(b"".join(start(number, "sleep", "60") for number in numbers))
+        answers: dict[int, tuple[int, bytes]] = {}
+        while len(answers) < len(numbers):
+            kind, number, body = talk.hear()
+            if kind in (Kind.STARTED, Kind.FAILED):
+                answers[number] = kind, body
+        assert answers[1][0] == Kind.STARTED
+        assert answers[30] == (Kind.FAILED, b"\x07" + (24).to_bytes(4, "big"))  # EMFILE
+
+
+def test_two_descriptors_serve_as_well_and_no_command_gets_them(program: Path) -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    number = str(theirs.fileno())
+    with ours, theirs, subprocess.Popen([program, "--fds", number, number], pass_fds=[theirs.fileno()]) as process:
+        ours.sendall(HELLO + start(1, "ls", "/proc/self/fd"))
+        data = b""
+        while frame(Kind.EXITED, 1, b"\0\0") not in data:
+            data += ours.recv(4096)
+        assert frame(Kind.STDOUT, 1, b"0\n1\n2\n3\n") in data  # 3 is ls reading the directory
+        ours.sendall(frame(Kind.GOODBYE))
+        assert process.wait(5) == 0
+
+
+def test_on_a_device_goodbye_is_not_the_end(program: Path) -> None:
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    with subprocess.Popen([program, "--device", os.ttyname(slave)]) as process, os.fdopen(master, "r+b", buffering=0) as device:
+        for session in (1, 2):
+            device.write(frame(Kind.HELLO, session, MAGIC) + start(session, "echo", "on a device") + b"")
+            data = b""
+            while frame(Kind.EXITED, session, b"\0\0") not in data:
+                data += device.read(4096)
+            assert frame(Kind.STDOUT, session, b"on a device\n") in data
+            device.write(frame(Kind.GOODBYE))
+        assert process.poll() is None
+        os.close(slave)
+        process.terminate()
+        assert process.wait(5) == 128 + 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--fds", "77", "78"], "'77' is no open file descriptor"),
+        (["--device", "/no/such"], "/no/such: No such file or directory"),
+        (["--help"], "usage: agent"),
+    ],
+)
+def test_wrong_arguments_are_refused(program: Path, arguments: list[str], complaint: str) -> None:
+    done = run_local([str(program), *arguments])
+    assert done.exit_code == 2
+    assert complaint in done.error_text
+
+
+# --- the client
+
+
+class Script:
+    """A transport whose other end says what a test lets it say."""
+
+    def __init__(self, *said: tuple[int, bytes], hold: bool = False, version: bytes = b"\1") -> None:
+        self.said, self.hold, self.version = said, hold, version
+        self.sent = b""
+        self.greeted, self.closed = threading.Event(), threading.Event()
+
+    def send(self, data: bytes) -> None:
+        self.sent += data
+        self.greeted.set()
+
+    def frames(self) -> Iterator[tuple[int, bytes]]:
+        assert self.greeted.wait(10)
+        number = int.from_bytes(self.sent[5:9], "big")
+        for stream, data in self.said:
+            yield stream, data.replace(b"<HELLO>", frame(Kind.HELLO, number, MAGIC + self.version))
+        if self.hold:
+            self.closed.wait(10)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_what_an_earlier_client_left_on_a_device_is_passed_over() -> None:
+    left = frame(Kind.STDOUT, 9, b"old")[3:] + frame(Kind.HELLO, 1, MAGIC + b"\1") + frame(Kind.EXITED, 1, b"\0\0")
+    agent = Agent(Script((1, left), (1, b"<HELLO>" + frame(Kind.EXITED, 1, b"\0\0")), hold=True), "a")
+    assert agent.alive
+    agent.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ([(1, b'OCI runtime exec failed: "agent": no such file')], "OCI runtime exec failed"),
+        ([(2, b"agent: out of memory\n")], "host a cannot be reached: agent: out of memory"),
+        ([], "its agent does not answer"),
+        ([(1, b"<HELLO>\xff\xff\xff\xff123456789")], "a frame of 4294967295 bytes"),
+    ],
+)
+def test_a_way_that_leads_to_no_agent_is_an_error_with_its_words(said: list[tuple[int, bytes]], reason: str) -> None:
+    def use() -> None:
+        Agent(Script(*said), "a").start(Order(("true",))).wait_started()
+
+    with pytest.raises(LabError, match=re.escape(reason)):
+        use()
+
+
+def test_an_agent_of_another_version_is_refused() -> None:
+    with pytest.raises(LabError, match="speaks version 2 of the protocol, and this is version 1"):
+        Agent(Script((1, b"<HELLO>"), version=b"\2"), "a")
+
+
+def test_an_agent_that_says_nothing_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_module, "ANSWER_S", 0.2)
+    with pytest.raises(LabError, match=r"an answer from the agent of host a: not within 0\.2 s"):
+        Agent(Script(hold=True), "a")
+
+
+def test_an_agent_that_takes_no_input_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script((1, b"<HELLO>"), hold=True)
+    agent = Agent(script, "a")
+
+    def stuck(data: bytes) -> None:
+        raise BlockingIOError
+
+    monkeypatch.setattr(script, "send", stuck)
+    command = agent.start(Order(("true",)))
+    with pytest.raises(LabError, match="took no input for 20 s"):
+        command.wait_started()
+    assert not agent.alive
