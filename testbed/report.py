@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -41,20 +40,19 @@ def print_hosts(console: Console, rows: Sequence[HostStatus]) -> None:
 
 def _hosts_table(rows: Sequence[HostStatus]) -> Table:
     several = len({network for row in rows for network in row.addresses}) > 1
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False, header_style="bold")
-    table.add_column("host", no_wrap=True)
-    for heading in ("kind", "arch", "byte order"):
-        table.add_column(heading)
-    table.add_column("kernel")
-    table.add_column("addresses", overflow="fold")
-    table.add_column("state")
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for heading in ("host", "kind", "arch", "endian"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("kernel", "addresses", "state"):  # fold, never cut
+        table.add_column(heading, overflow="fold")
     for row in rows:
-        addresses = [
-            f"{network} {', '.join(found) or '-'}" if several else ", ".join(found) or "-" for network, found in row.addresses.items()
+        found = [
+            (f"{network} " if several else "") + (", ".join(one.partition("/")[0] for one in addresses) or "-")
+            for network, addresses in row.addresses.items()
         ]
+        kernel = f"{row.kernel_of.removeprefix('the ')} {row.kernel}"
         state = Text(printable(row.state), style="green" if row.state == "running" else WRONG)
-        cells = (row.name, row.kind, row.arch, row.byte_order, f"{row.kernel_of} {row.kernel}", "\n".join(addresses))
-        table.add_row(*(Text(cell) for cell in cells), state)
+        table.add_row(*(Text(cell) for cell in (row.name, row.kind, row.arch, row.byte_order, kernel, "\n".join(found))), state)
     return table
 
 
@@ -118,7 +116,7 @@ def _print_exchange(console: Console, one: Exchange, label_width: int) -> None:
     for label, line in _lines(one, console.width - INDENT - label_width - GAP):
         _print_labelled(console, label, label_width, line)
     if verdict.reason:
-        _print_labelled(console, "", 0, Text(printable(verdict.reason), style=STYLES[verdict.outcome]))
+        _print_labelled(console, "", 0, Text(printable(verdict.reason)))
 
 
 def _print_labelled(console: Console, label: str, label_width: int, text: Text) -> None:
@@ -127,7 +125,7 @@ def _print_labelled(console: Console, label: str, label_width: int, text: Text) 
     for number, line in enumerate(text.wrap(console, max(console.width - margin, 20))):
         line.rstrip()
         lead = f"{'':{INDENT}}{label if number == 0 else ''}".ljust(margin)
-        console.print(Text(lead, style=QUIET).append_text(line), soft_wrap=True)
+        console.print(Text.assemble((lead, QUIET), line), soft_wrap=True)
 
 
 def _labels(one: Exchange) -> tuple[str, str, str, str]:
@@ -231,17 +229,12 @@ def printable(text: str) -> str:
 
 def print_next(console: Console, lab: str, *, host_order: bool = False, host: str = "HOST", command: str = "testbed") -> None:
     """A few commands that lead on from the main job; ``host`` is one of the lab's, ``command`` how testbed is called here."""
-    again = (
-        (f"exchange {lab}", "the same with htonl() and htons()")
-        if host_order
-        else (f"exchange {lab} --host-order", "the same without htonl() and htons()")
-    )
     commands = (
-        again,
-        (f"exchange {lab} --integer 258 --text 'any text' --json", "a message of your own, and every detail"),
-        (f"status {lab}", "the hosts, and whose kernel each one has"),
+        (f"exchange {lab}", "with htonl() again") if host_order else (f"exchange {lab} --host-order", "the client forgets htonl()"),
+        (f"exchange {lab} --text hi", "a text of your own"),
+        (f"status {lab}", "the hosts and their kernels"),
         (f"shell {lab}/{host}", "a shell on a host"),
-        (f"capture {lab}/{host} tcp", "watch what a host sends and receives"),
+        (f"capture {lab}/{host} tcp", "watch a host's packets"),
         (f"down {lab}", "remove the lab"),
     )
     console.print()

@@ -40,6 +40,7 @@ ORDER = (
     "up",
     "capture",
     "wire",
+    "exchange_verdict",
     "exchange",
     "graph",
     "report",
