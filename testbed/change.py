@@ -143,8 +143,8 @@ class Change:
     def _carry_out(self) -> None:
         difference = self.difference
         side_by_side(self.engine.remove_container, [one.id for one in self.parts.retired])
-        switch_runs = self.parts.switch is not None and self.parts.switch.state == "running"
-        if switch_runs and self.parts.switch:
+        switch_works = self.there.switch
+        if switch_works and self.parts.switch:
             self.switch = make_switch(self.engine, self.lab, self.parts.switch.id)
         if difference.renamed and difference.kept_hosts:
             self._teach_names(self.plan.hosts)
@@ -154,9 +154,9 @@ class Change:
         for name in (*difference.gone_networks, *difference.changed_networks):
             self._remove_network(self.there.segments[name])
         side_by_side(lambda name: self._make_network(self.plan.segments[name]), (*difference.changed_networks, *difference.new_networks))
-        if not switch_runs:
+        if not switch_works:
             self._make_switch()
-        for name in self.plan.segments if not switch_runs else (*difference.changed_networks, *difference.new_networks):
+        for name in self.plan.segments if not switch_works else (*difference.changed_networks, *difference.new_networks):
             self._make_bridge(self.plan.segments[name])
         self._make_hosts((*difference.changed_hosts, *difference.new_hosts))
 

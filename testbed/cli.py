@@ -134,17 +134,18 @@ def status(lab: str | None, as_json: bool) -> None:
       testbed status cross-endian --json
     """
     from testbed import lab as labs
-    from testbed import report
     from testbed.arguments import engine, lab_name
 
     with engine() as its_engine:
         rows = labs.status(its_engine, None if lab is None else lab_name(lab))
-        if as_json:
-            print_json([row.as_json() for row in rows])
-        elif rows:
-            report.print_hosts(console(), rows)
-        else:
-            click.echo("there is no lab; bring one up: testbed up pair")
+    if as_json:
+        print_json([row.as_json() for row in rows])
+    elif rows:
+        from testbed import report
+
+        report.print_hosts(console(), rows)
+    else:
+        click.echo("there is no lab; bring one up: testbed up pair")
 
 
 # Hosts
@@ -487,23 +488,19 @@ def doctor(as_json: bool) -> None:
     from testbed.up import taken
 
     answer: EngineInfo | TestbedError
-    machine, subnets = read_machine(), []
+    subnets, directory = [], "/var/lib/docker"
     try:
         with engine() as its_engine:
             answer, subnets = its_engine.info(), taken(its_engine, "")
-            machine = read_machine(data_directory=answer.data_directory)
+            directory = answer.data_directory
     except TestbedError as error:
         answer = error
-    findings = checks.examine(machine, answer, subnets)
+    findings = checks.examine(read_machine(data_directory=directory), answer, subnets)
     if as_json:
         print_json(checks.as_json(findings))
     else:
-        width = max(len(one.check) for one in findings)
-        for one in findings:
-            click.echo(f"{'ok   ' if one.ok else 'WRONG'}  {one.check:{width}}  {one.found}")
-            if not one.ok:
-                click.echo(f"{'':7}{'':{width}}  {one.mend}")
-    if not all(one.ok for one in findings):
+        click.echo("\n".join(checks.as_lines(findings)))
+    if not checks.all_ok(findings):
         sys.exit(TestbedError.exit_code)
 
 

@@ -30,6 +30,7 @@ from testbed.process import Deadline, wait_until
 LAB, ROLE, HOST, NETWORK, SETTINGS = "testbed.lab", "testbed.role", "testbed.host", "testbed.network", "testbed.settings"
 SWITCH, HOST_ROLE, RETIRED = "switch", "host", "retired"
 READY, WAITING = b"init: ready", b"init: waiting"
+CUT_OFF = "cut off: the lab's switch does not run, or was started again"
 WORKERS = 6  # what two cores can use; the engine itself is the limit beyond that
 # How long nothing of a killed `up` may appear before the engine counts as done with it.
 QUIET_S = 2.0
@@ -103,13 +104,19 @@ def _is_retired(container: Container) -> bool:
 
 def existing(engine: Engine, parts: Parts) -> Existing:
     """What is there in the plan's terms, with what is wrong with each host that cannot be kept."""
-    switch_start = engine.inspect(parts.switch.id).started_at if parts.switch and parts.switch.state == "running" else None
-    broken = side_by_side(lambda one: what_is_wrong(engine, one, switch_start), parts.hosts.values())
+    switch_works = parts.switch is not None and _works(engine, parts.switch)
+    broken = side_by_side(lambda one: what_is_wrong(engine, one) or ("" if switch_works else CUT_OFF), parts.hosts.values())
     return Existing(
         segments={name: segment_from_label(one.labels[SETTINGS]) for name, one in parts.networks.items()},
         hosts={name: settings_of(one) for name, one in parts.hosts.items()},
         broken={name: why for name, why in zip(parts.hosts, broken, strict=True) if why},
+        switch=switch_works,
     )
+
+
+def _works(engine: Engine, switch: Container) -> bool:
+    """Whether a lab's switch runs, and has since it was made: one that was started again has lost its bridges and ports."""
+    return switch.state == "running" and _errors_of(engine, switch.id).count(READY) == 1
 
 
 def settings_of(container: Container) -> Settings:
@@ -117,20 +124,16 @@ def settings_of(container: Container) -> Settings:
     return settings
 
 
-def what_is_wrong(engine: Engine, container: Container, switch_start: str | None) -> str:
+def what_is_wrong(engine: Engine, container: Container) -> str:
     """Why a host's container is no host of a lab that is up, or nothing."""
     if container.state != "running":
         return f"not running ({container.status or container.state})"
-    state = engine.inspect(container.id)
-    if switch_start is None:
-        return "cut off: the lab's switch does not run"
-    # Both as the engine writes them (RFC 3339, in UTC), so they compare as text.
-    if state.started_at < switch_start:
-        return "cut off: the lab's switch was started again after it"
-    since_start = engine.output(container.id, follow=False, since=_seconds(state.started_at))
-    if READY not in b"".join(data for stream, data in since_start if stream == STDERR):
-        return "cut off: it was started outside its lab, or is not ready yet"
-    return ""
+    since_start = _errors_of(engine, container.id, since=_seconds(engine.inspect(container.id).started_at))
+    return "" if READY in since_start else "cut off: it was started outside its lab, or is not ready yet"
+
+
+def _errors_of(engine: Engine, container: str, since: float | None = None) -> bytes:
+    return b"".join(data for stream, data in engine.output(container, follow=False, since=since) if stream == STDERR)
 
 
 def _seconds(moment: str) -> float:

@@ -24,11 +24,13 @@ SWITCH = "switch"
 
 @dataclass(frozen=True)
 class Existing:
-    """A lab as the labels tell it: its networks and, by name, its hosts' settings; ``broken`` hosts cannot be kept, and why."""
+    """A lab as the labels tell it: its networks and, by name, its hosts' settings; ``broken`` hosts cannot be kept, and why;
+    ``switch``: there is one, and it works."""
 
     segments: Mapping[str, Segment]
     hosts: Mapping[str, Settings]
     broken: Mapping[str, str]
+    switch: bool
 
     def addresses(self) -> dict[tuple[str, str], list[Address]]:
         """(host, network) -> the addresses there."""

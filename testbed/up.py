@@ -47,7 +47,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
         there = existing(engine, parts)
         plan = make_plan(topology, machine=machine, images=references, taken=taken(engine, topology.name), existing=there, files=files)
         difference = compare(there, plan)
-        if not difference.nothing or parts.retired or parts.switch is None:
+        if not difference.nothing or parts.retired or not there.switch:
             Change(engine, parts, there, plan, difference, files, references[machine.name], progress).carry_out(held)
         held.done()
     return Outcome(difference, time.monotonic() - begin)

@@ -1,0 +1,117 @@
+"""What the tests with real hosts share: labs with names of their own, the command as a process, the machine before and after."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from testbed import shipped, up
+from testbed.engine import Engine
+from testbed.lab import Lab, parts_of
+from testbed.process import Result, run_local
+
+COMMAND = (sys.executable, "-m", "testbed")
+LIMIT_S = 120
+
+
+def run_testbed(
+    *arguments: str | Path, stdin: bytes = b"", environment: dict[str, str] | None = None, timeout_s: float = LIMIT_S
+) -> Result:
+    """The command, run to its end without a terminal."""
+    variables = {**os.environ, **(environment or {})}
+    return run_local([*COMMAND, *map(str, arguments)], stdin=stdin, timeout_s=timeout_s, environment=variables)
+
+
+@contextmanager
+def started(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, running; killed at the end if it still does."""
+    with subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+
+
+class Labs:
+    """Labs under names that nobody else has, removed at the end."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine = engine
+        self.folder = folder
+        self.names: list[str] = []
+
+    def file(self, text: str, name: str = "") -> Path:
+        """A topology file. Its stem, a name of its own unless given, is the lab's."""
+        name = name or f"t{uuid.uuid4().hex[:8]}"
+        self.names.append(name)
+        path = self.folder / f"{name}.yaml"
+        path.write_text(text)
+        return path
+
+    def shipped(self, name: str) -> Path:
+        """A topology that comes with testbed, as a file of this test's."""
+        return self.file(shipped.find(name).read_text())
+
+    def up(self, text: str) -> Lab:
+        """A lab from the text of a topology file, up."""
+        path = self.file(text)
+        run_testbed("up", path).check()
+        return self.lab(path)
+
+    def lab(self, path: Path) -> Lab:
+        """The lab of a file, as it is now."""
+        return Lab(self.engine, parts_of(self.engine, path.stem))
+
+    def left(self, path: Path) -> list[str]:
+        """Everything that the engine has of a lab."""
+        parts = parts_of(self.engine, path.stem)
+        return [one.name for one in parts.containers] + [one.name for one in parts.networks.values()]
+
+    def remove(self) -> None:
+        for name in self.names:
+            up.down(self.engine, name)
+
+
+def status(lab: str) -> dict[str, dict[str, Any]]:
+    """`testbed status LAB --json`, by host."""
+    return {row["host"]: row for row in json.loads(run_testbed("status", lab, "--json").check().text)}
+
+
+def ids(engine: Engine, lab: str) -> dict[str, str]:
+    """host -> id of its container."""
+    return {name: one.id for name, one in parts_of(engine, lab).hosts.items()}
+
+
+def machine_state() -> dict[str, str]:
+    """What a lab must leave as it was: links, addresses, routes, firewall and the sysctls of the machine's network."""
+    state = {name: _output(argv) for name, argv in _LOOKS.items()}
+    # Counters go on, and so does time.
+    state["firewall"] = re.sub(r"\[\d+:\d+\]|^#.*$", "", state["firewall"], flags=re.MULTILINE)
+    return state
+
+
+_LOOKS: dict[str, Sequence[str]] = {
+    "links": ("ip", "-oneline", "link"),
+    "addresses": ("ip", "-oneline", "address"),
+    "routes": ("ip", "route", "show", "table", "all"),
+    "routes6": ("ip", "-6", "route", "show", "table", "all"),
+    "firewall": ("iptables-save",),
+    "sysctls": ("sh", "-c", "sysctl -a 2>/dev/null | grep '^net[.]' | grep -v -e random -e stat_refresh -e nf_conntrack_count -e dir-data"),
+    "mounts": ("findmnt", "--noheadings", "--list", "--output", "TARGET"),
+}
+
+
+def _output(argv: Sequence[str]) -> str:
+    return run_local(argv).text
