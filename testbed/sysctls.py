@@ -8,6 +8,7 @@ the host reads back what it set.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -224,6 +225,7 @@ def _general(name: str) -> str:
     return name
 
 
+@functools.cache  # asking for the nearest of all names takes milliseconds, and many hosts have the same sysctls
 def _nearest(name: str) -> str:
     """A known name that differs by a slip of the keyboard, or by its parent only; else nothing."""
     general = _general(name)

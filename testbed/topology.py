@@ -16,7 +16,7 @@ from typing import Any, Self
 from pydantic import ValidationError, field_validator, model_validator
 
 from testbed.errors import UnknownName, did_you_mean
-from testbed.topology_parts import ArchitectureName, Attachment, File, Host, Kind, Name, Network, Part, Ready, Route
+from testbed.topology_parts import MOST_NETWORKS, ArchitectureName, Attachment, File, Host, Kind, Name, Network, Part, Ready, Route
 from testbed.topology_problems import Problem, Step, as_pydantic, problems_of, topology_error
 from testbed.topology_values import DEFAULT_CAPABILITIES, last_address, misplaced, shown
 
@@ -36,9 +36,7 @@ __all__ = [
     "Topology",
 ]
 
-# A bridge of Linux has 1,023 ports; the private addresses are not without end either.
-MOST_HOSTS = 1000
-MOST_NETWORKS = 250
+MOST_HOSTS = 1000  # a bridge of Linux has 1,023 ports
 MOST_OF_A_COUNT = 500
 
 

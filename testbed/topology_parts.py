@@ -19,6 +19,10 @@ Kind = Literal["native", "emulated"]
 ArchitectureName = Literal["amd64", "arm64", "s390x"]
 T = TypeVar("T")
 
+# Far above what anybody writes by hand; what is below them takes no noticeable time.
+MOST_NETWORKS = 250
+MOST_ENTRIES = 1000  # of sysctls, variables or files on one host
+
 Name = Annotated[str, reader(values.read_name)]
 Address = Annotated[IPv4Address, reader(values.read_address)]
 Address6 = Annotated[IPv6Address, reader(values.read_address6)]
@@ -161,6 +165,8 @@ class Host(Part):
     @classmethod
     def _short_networks(cls, value: Any) -> Any:
         """A list of names, or a mapping whose values may be nothing, an address, or both addresses."""
+        if isinstance(value, Mapping | list | tuple) and len(value) > MOST_NETWORKS:
+            raise as_pydantic([Problem((), f"there are {len(value)} networks", f"at most {MOST_NETWORKS} in one topology")])
         if isinstance(value, list | tuple):
             names = [one for one in value if isinstance(one, str)]
             strange = [Problem((index,), "a network's name belongs here") for index, one in enumerate(value) if not isinstance(one, str)]
@@ -232,6 +238,8 @@ def _each(value: Any, read: Callable[[object, object], T], *, example: str, on_k
     """A mapping whose entries are read one by one, so that each problem has its own place."""
     if not isinstance(value, Mapping):
         raise as_pydantic([Problem((), f"{values.shown(value)} is not a mapping", f"{example}, one a line")])
+    if len(value) > MOST_ENTRIES:
+        raise as_pydantic([Problem((), f"there are {len(value)} entries", f"at most {MOST_ENTRIES}")])
     result: dict[Any, T] = {}
     problems = []
     for name, one in value.items():

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from testbed.errors import InputError, did_you_mean
 
 NAME_PATTERN = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+LONGEST_PATH = 4000  # the kernel's PATH_MAX is 4096
 LONGEST_NAME = 63  # a host's name is a DNS label
 ENVIRONMENT_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
 MEMORY_PATTERN = r"^[0-9]+(\.[0-9]+)?\s*([KMGkmg]([Ii]?[Bb])?|[Bb])?$"
@@ -226,6 +227,8 @@ def read_path(value: object) -> str:
     """An absolute path on a host where a file can be put."""
     hint = "an absolute path on the host, like /etc/app.conf"
     path = _text(value, hint)
+    if len(path) > LONGEST_PATH:
+        raise InputError(f"{shown(path)} has {len(path)} characters", hint=f"{hint}; at most {LONGEST_PATH}")
     if not path.startswith("/"):
         raise InputError(f"{shown(path)} is not an absolute path, did you mean {shown('/' + path.removeprefix('./'))}?", hint=hint)
     parts = PurePosixPath(path).parts

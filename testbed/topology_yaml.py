@@ -21,7 +21,7 @@ Position = tuple[int, int]  # line and column, from 1
 # Limits far above any real topology; below them no file takes noticeable time or memory.
 MOST_CHARACTERS = 2**20
 DEEPEST = 32
-MOST_NODES = 100_000
+MOST_NODES = 50_000
 
 _PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser where PyYAML was built with it
 _NOTHING = ("", "~", "null", "Null", "NULL")
