@@ -21,7 +21,8 @@ from testbed.process import Deadline
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 MAGIC, VERSION = b"TESTBED\n", 1
-WINDOW = 256 * 1024  # bytes of one stream on their way; the agent's figure too
+INPUT_WINDOW = 256 * 1024  # bytes of one stream on their way, the agent's figures too: it keeps input in its memory,
+OUTPUT_WINDOW = 1024 * 1024  # and output waits in ours
 DATA_MOST = 64 * 1024
 FRAME_MOST = 256 * 1024
 ANSWER_S = 20  # an agent that says nothing to a request for so long is not there any more
@@ -92,7 +93,7 @@ class Order:
 
 
 class Command:
-    """One command on a host. Its output waits here, at most WINDOW bytes of each stream, until it is read.
+    """One command on a host. Its output waits here, at most OUTPUT_WINDOW bytes of each stream, until it is read.
 
     Everything is guarded by ``changed``, which is notified of every change.
     """
@@ -110,7 +111,7 @@ class Command:
         self._owed = {STDOUT: 0, STDERR: 0}  # bytes that were used and not yet credited
         self._discarded = False
         self._open = {STDIN, STDOUT, STDERR} if has_input else {STDOUT, STDERR}
-        self._credit = WINDOW
+        self._credit = INPUT_WINDOW
 
     # For whoever runs the command
 
@@ -171,8 +172,7 @@ class Command:
     def take(self, stream: int, size: int) -> bytes:
         """Up to ``size`` bytes of what is here; the command may write as much again."""
         with self.changed:
-            data = bytes(self._output[stream][:size])
-            del self._output[stream][:size]
+            data = cut(self._output[stream], size)
             credit = 0 if self._collect else self._credit_for(stream, len(data))
         self._give(stream, credit)
         return data
@@ -232,7 +232,7 @@ class Command:
     def _credit_for(self, stream: int, size: int) -> int:
         """Note that ``size`` bytes were used; what to credit now, as a frame for every small read would cost more than it gives."""
         self._owed[stream] += size
-        if self._owed[stream] < WINDOW // 4 or stream not in self._open:
+        if self._owed[stream] < OUTPUT_WINDOW // 4 or stream not in self._open:
             return 0
         credit, self._owed[stream] = self._owed[stream], 0
         return credit
@@ -269,7 +269,7 @@ class Agent:
         return self._gone is None
 
     def start(self, order: Order, *, stdin: bytes | None = None, collect: bool = False) -> Command:
-        """Ask for a command, without waiting for it to run; with ``stdin`` (at most WINDOW bytes) as all of its input."""
+        """Ask for a command, without waiting for it to run; with ``stdin`` (at most INPUT_WINDOW bytes) as all of its input."""
         body = order.packed()
         with self._lock:
             if self._gone is not None:
@@ -278,7 +278,7 @@ class Agent:
             command = self._commands[number] = Command(self, number, order, collect=collect, has_input=stdin is None)
         frames = [_frame(Kind.START, number, body)]
         if stdin is not None:
-            assert len(stdin) <= WINDOW
+            assert len(stdin) <= INPUT_WINDOW
             frames += [_frame(Kind.STDIN, number, stdin[i : i + DATA_MOST]) for i in range(0, len(stdin), DATA_MOST)]
             frames.append(_frame(Kind.STDIN_END, number))
         self._send(b"".join(frames))
@@ -363,7 +363,7 @@ class Agent:
                     raise LabError(f"its agent sent a frame of {size} bytes")
                 if len(received) - at < 4 + size:
                     break
-                body = bytes(received[at + _HEADER.size : at + 4 + size])
+                body = bytes(memoryview(received)[at + _HEADER.size : at + 4 + size])
                 at += 4 + size
                 self._dispatch(kind, number, body)
             del received[:at]
@@ -391,6 +391,13 @@ class Agent:
         if command.over:
             with self._lock:
                 self._commands.pop(number, None)
+
+
+def cut(data: bytearray, size: int) -> bytes:
+    """Take up to ``size`` bytes off the beginning; copied once."""
+    taken = bytes(memoryview(data)[:size])
+    del data[:size]
+    return taken
 
 
 def _frame(kind: Kind, number: int, body: bytes | memoryview = b"") -> bytes:

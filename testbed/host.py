@@ -21,9 +21,9 @@ from types import TracebackType
 from uuid import uuid4
 
 from testbed import transfer
-from testbed.agent import ANSWER_S, DATA_MOST, STDERR, STDOUT, WINDOW, Agent, Command, Order, Transport
+from testbed.agent import ANSWER_S, DATA_MOST, INPUT_WINDOW, OUTPUT_WINDOW, STDERR, STDOUT, Agent, Command, Order, Transport, cut
 from testbed.architecture import ByteOrder
-from testbed.engine import Engine
+from testbed.engine import ContainerState, Engine
 from testbed.errors import CommandFailed, DeadlineExceeded, EngineError, InputError, LabError
 from testbed.process import Deadline, Result, wait_until
 
@@ -102,13 +102,13 @@ class OutputStream:
         deadline = Deadline(timeout_s)
         while (size < 0 or len(self._here) < size) and self._fill(deadline):
             pass
-        return self._cut(len(self._here) if size < 0 else size)
+        return cut(self._here, len(self._here) if size < 0 else size)
 
-    def read_some(self, size: int = DATA_MOST, *, timeout_s: float | None = 60) -> bytes:
+    def read_some(self, size: int = OUTPUT_WINDOW, *, timeout_s: float | None = 60) -> bytes:
         """At least one byte as soon as there is one, at most ``size``; none at the end."""
-        if not self._here:
-            self._fill(Deadline(timeout_s))
-        return self._cut(size)
+        if self._here:
+            return cut(self._here, size)
+        return self._next(size, Deadline(timeout_s))
 
     def readline(self, *, timeout_s: float | None = 60) -> bytes:
         """The next line with its end; the last one may have none; empty at the end."""
@@ -116,8 +116,8 @@ class OutputStream:
         while (end := self._here.find(b"\n", searched)) < 0:
             searched = len(self._here)
             if not self._fill(deadline):
-                return self._cut(len(self._here))
-        return self._cut(end + 1)
+                return cut(self._here, len(self._here))
+        return cut(self._here, end + 1)
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.readline, b"")
@@ -125,38 +125,38 @@ class OutputStream:
     def line_here(self) -> bytes:
         """The next line if all of it is here already, or what follows the last line end of a stream that has ended; else nothing."""
         ended = self._command.ended(self.number)  # asked first: what is here then is all
-        self._here += self._command.take(self.number, WINDOW)
+        self._here += self._command.take(self.number, OUTPUT_WINDOW)
         end = self._here.find(b"\n")
         if end < 0 and not ended:
             return b""
-        return self._cut(end + 1 if end >= 0 else len(self._here))
+        return cut(self._here, end + 1 if end >= 0 else len(self._here))
 
     def rest(self) -> bytes:
         """All that is here, without waiting."""
         self._here += self._command.take(self.number, len(self._command.available(self.number)))
-        return self._cut(len(self._here))
+        return cut(self._here, len(self._here))
 
     def _fill(self, deadline: Deadline) -> bool:
         """Wait for more; False at the end."""
-        command, number = self._command, self.number
-        if not command.wait(lambda: bool(command.available(number)) or command.ended(number), deadline):
-            raise DeadlineExceeded(f"output of {self._where}", deadline.timeout_s or 0)
-        data = command.take(number, DATA_MOST)
-        if not data and command.failure is not None:
-            raise command.failure
+        data = self._next(OUTPUT_WINDOW, deadline)
         self._here += data
         return bool(data)
 
-    def _cut(self, size: int) -> bytes:
-        data = bytes(self._here[:size])
-        del self._here[:size]
+    def _next(self, size: int, deadline: Deadline) -> bytes:
+        """What comes next, at most ``size`` bytes; nothing at the end."""
+        command, number = self._command, self.number
+        if not command.wait(lambda: bool(command.available(number)) or command.ended(number), deadline):
+            raise DeadlineExceeded(f"output of {self._where}", deadline.timeout_s or 0)
+        data = command.take(number, size)
+        if not data and command.failure is not None:
+            raise command.failure
         return data
 
 
 class Process:
     """A command that was started. As a context manager it is killed at the end, unless it is detached.
 
-    At most 256 KiB of each output stream wait to be read, then the command waits, as it would with a pipe;
+    At most 1 MiB of each output stream wait to be read, then the command waits, as it would with a pipe;
     ``result`` reads all. The output of a detached command is in the files ``output_files`` of the host instead.
     """
 
@@ -318,12 +318,19 @@ class Host:
                 hint = error.hint or "testbed up mends a lab"
                 raise LabError(f"host {facts.name} cannot be reached: {error.message}", hint=hint) from error
 
+        def ended() -> ContainerState | None:
+            state = engine.inspect(facts.container)
+            return None if state.running else state
+
         def why() -> str:
+            # The engine sees the end of a container a little later than we see the end of the agent in it.
             try:
-                state = engine.inspect(facts.container)
+                state = wait_until(ended, timeout_s=0.5, what="the end of the container")
+            except DeadlineExceeded:
+                return ""
             except EngineError as error:
                 return error.message
-            return "" if state.running else f"its container has ended with exit code {state.exit_code}"
+            return f"its container has ended with exit code {state.exit_code}"
 
         return cls(facts, connect, why=why)
 
@@ -346,7 +353,7 @@ class Host:
         """
         order = _order(argv, environment, directory, user, files=("", "", "") if stdin else ("/dev/null", "", ""))
         began = time.monotonic()
-        short = len(stdin) <= WINDOW
+        short = len(stdin) <= INPUT_WINDOW
         command = self._connection().start(order, stdin=stdin if short else None, collect=True)
         deadline = Deadline(timeout_s)
         try:

@@ -54,7 +54,7 @@ struct command {
     struct stream output[2];
     int input;
     bool input_complete;
-    unsigned char *waiting; /* input that the command has not read: WINDOW bytes from the first STDIN on */
+    unsigned char *waiting; /* input that the command has not read: INPUT_WINDOW bytes from the first STDIN on */
     size_t waiting_start, waiting_size;
     uint32_t used; /* input bytes written and not yet credited */
     int slot[3];   /* places of input and output in the array for poll, -1 for none */
@@ -252,7 +252,7 @@ static void feed(struct command *command)
         command->waiting_size -= (size_t)count;
         command->used += (uint32_t)count;
     }
-    if (command->input >= 0 && command->used >= (command->waiting_size > 0 ? WINDOW / 4 : 1)) {
+    if (command->input >= 0 && command->used >= (command->waiting_size > 0 ? INPUT_WINDOW / 4 : 1)) {
         unsigned char body[5] = {STDIN_FILENO};
         put32(body + 1, command->used);
         command->used = 0;
@@ -266,11 +266,11 @@ static void take_input(struct command *command, const unsigned char *bytes, size
 {
     if (command->input < 0 || command->input_complete)
         return;
-    if (size > WINDOW - command->waiting_size)
+    if (size > INPUT_WINDOW - command->waiting_size)
         die("the client sent more input than it had credit for");
-    if (!command->waiting && !(command->waiting = malloc(WINDOW)))
+    if (!command->waiting && !(command->waiting = malloc(INPUT_WINDOW)))
         die("out of memory");
-    if (command->waiting_start + command->waiting_size + size > WINDOW) {
+    if (command->waiting_start + command->waiting_size + size > INPUT_WINDOW) {
         memmove(command->waiting, command->waiting + command->waiting_start, command->waiting_size);
         command->waiting_start = 0;
     }
@@ -308,7 +308,7 @@ static void start(uint32_t id, const struct order *order)
         .id = id,
         .pid = spawned.pid,
         .detached = order->detached,
-        .output = {{spawned.ends[1], WINDOW, ALL}, {spawned.ends[2], WINDOW, ALL}},
+        .output = {{spawned.ends[1], OUTPUT_WINDOW, ALL}, {spawned.ends[2], OUTPUT_WINDOW, ALL}},
         .input = spawned.ends[0],
         .slot = {-1, -1, -1},
     };
@@ -459,7 +459,7 @@ static void take_credit(struct command *command, const unsigned char *body, size
         die("garbage from the client: a wrong CREDIT");
     struct stream *stream = &command->output[body[0] - STDOUT_FILENO];
     const uint32_t more = get32(body + 1);
-    if (more > WINDOW - stream->credit)
+    if (more > OUTPUT_WINDOW - stream->credit)
         die("garbage from the client: credit beyond the window");
     stream->credit += more;
 }

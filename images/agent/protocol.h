@@ -17,7 +17,7 @@
  * the files to use as standard input, output and error ("" for a stream of the protocol; opened as the agent's user),
  * ARGC arguments, ENVC NAME=VALUE. A file written has MODE afterwards.
  *
- * Credit: of each stream at most WINDOW bytes may be on their way; CREDIT allows N more, when N have been used.
+ * Credit: of each stream at most its window's bytes may be on their way; CREDIT allows N more, when N have been used.
  * So one command that writes or reads without end costs its window and stops nobody else.
  *
  * HELLO ends whatever an earlier client had running, GOODBYE and the end of the input what this one has, except
@@ -46,7 +46,8 @@ enum {
     HEADER_SIZE = 9,
     DATA_MOST = 64 * 1024,   /* bytes in a STDIN, STDOUT or STDERR frame */
     FRAME_MOST = 256 * 1024, /* bytes in any frame, without SIZE */
-    WINDOW = 256 * 1024,
+    INPUT_WINDOW = 256 * 1024, /* kept in the agent's memory */
+    OUTPUT_WINDOW = 1024 * 1024, /* kept in the client's */
 };
 
 #endif

@@ -17,6 +17,7 @@ import pytest
 
 from testbed import host as host_module
 from testbed import images
+from testbed.agent import OUTPUT_WINDOW
 from testbed.errors import CommandFailed, DeadlineExceeded, InputError, LabError
 from testbed.host import Host, HostFacts
 from testbed.process import run_local, wait_until
@@ -391,17 +392,17 @@ def test_a_gigabyte_of_output_takes_no_memory_and_no_time_from_others(host: Host
 
 def test_output_that_nobody_reads_stops_its_command_alone(host: Host, pipes: list[Pipes]) -> None:
     with host.start(["yes"]) as endless, host.start(["sh", "-c", "yes >&2"]):
-        wait_until(lambda: len(endless._command.available(1)) == 256 * 1024, timeout_s=10, what="a full window")
+        wait_until(lambda: len(endless._command.available(1)) == OUTPUT_WINDOW, timeout_s=10, what="a full window")
         assert host.run(["seq", "100000"]).stdout.endswith(b"\n100000\n")
-        assert len(endless._command.available(1)) == 256 * 1024
+        assert len(endless._command.available(1)) == OUTPUT_WINDOW
         assert resident_kib(pipes[0].process.pid) < 8192
     assert endless.exit_code == 128 + signal.SIGKILL
 
 
 def test_a_command_that_ended_is_known_to_though_its_output_is_not_read(host: Host) -> None:
-    process = host.start(["head", "-c", "300000", "/dev/zero"])
+    process = host.start(["head", "-c", "1100000", "/dev/zero"])
     assert process.wait(10) == 0
-    assert len(process.stdout.read()) == 300_000
+    assert len(process.stdout.read()) == 1_100_000
 
 
 def test_a_hundred_megabytes_of_input_stream_through(host: Host, pipes: list[Pipes]) -> None:

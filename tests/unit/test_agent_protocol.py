@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from testbed import agent as agent_module
 from testbed import images
-from testbed.agent import MAGIC, Agent, Kind, Order
+from testbed.agent import MAGIC, OUTPUT_WINDOW, Agent, Kind, Order
 from testbed.architecture import EMULATED, Architecture, of_machine
 from testbed.errors import LabError
 from testbed.process import run_local, wait_until
@@ -215,9 +215,9 @@ def test_an_idle_agent_does_nothing(program: Path) -> None:
     with Talk([program]) as talk:
         # Each of these would make a poll that asks for too much return at once, for ever: a closed input, output without credit.
         talk.pid_of("sh", "-c", "exec <&-; exec sleep 60", number=1)
-        talk.pid_of("sh", "-c", "head -c 300000 /dev/zero & exec >&-; exec sleep 60", number=2)
+        talk.pid_of("sh", "-c", "head -c 1100000 /dev/zero & exec >&-; exec sleep 60", number=2)
         heard = 0
-        while heard < 256 * 1024:
+        while heard < OUTPUT_WINDOW:
             kind, _, body = talk.hear()
             heard += len(body) if kind == Kind.STDOUT else 0
         wait_until(lambda: Path(f"/proc/{talk.process.pid}/stat").read_text().split()[2] == "S", timeout_s=5, what="an agent at rest")
