@@ -26,7 +26,7 @@ ALL_PORTS = "any"
 START_S = 10.0
 END_S = 10.0
 MEMORY_MOST = 64 << 20  # bytes of a capture without a file
-BUFFER_KIB = 16 << 10
+BUFFER_KIB = 32 << 10
 # In immediate mode the kernel's buffer is cut into slots of this size each: the largest packet without "big TCP" and its link header.
 SNAP = 65535 + 20
 # How long tcpdump's counters stand still before it counts as having nothing more to write: see Capture.stop.
@@ -37,6 +37,8 @@ _COUNTS = re.compile(
     r"(\d+) packets? captured,?\s+(\d+) packets? received by filter,?\s+(\d+) packets? dropped by kernel"
     r"(?:,?\s+(\d+) packets? dropped by interface)?"
 )
+
+VLAN_TAGS = (b"\x81\x00", b"\x88\xa8")
 
 Link = Literal["ethernet", "cooked"]
 
@@ -93,21 +95,16 @@ def read_pcap(data: bytes) -> list[Packet]:
 
 
 def _ethernet(time_s: float, frame: bytes) -> Packet:
-    import dpkt
-
-    header = dpkt.ethernet.Ethernet(frame[:14])
-    at, ethertype = 14, header.type
-    while ethertype in (0x8100, 0x88A8) and len(frame) >= at + 4:  # VLAN tags
-        ethertype = int.from_bytes(frame[at + 2 : at + 4], "big")
+    at = 12
+    while frame[at : at + 2] in VLAN_TAGS:
         at += 4
-    return Packet(time_s, "ethernet", None, header.src, ethertype, frame[at:])
+    return Packet(time_s, "ethernet", None, frame[6:12], int.from_bytes(frame[at : at + 2], "big"), frame[at + 2 :])
 
 
 def _cooked(time_s: float, frame: bytes) -> Packet:
-    import dpkt
-
-    header = dpkt.sll2.SLL2(frame[:20])
-    return Packet(time_s, "cooked", header.intindex, header.hdr[: header.hlen], header.ethtype, frame[20:])
+    """Linux cooked v2: protocol 2, unused 2, interface 4, hardware 2, direction 1, address size 1, address 8 bytes."""
+    address = frame[12 : 12 + min(frame[11], 8)] if len(frame) >= 20 else b""
+    return Packet(time_s, "cooked", int.from_bytes(frame[4:8], "big"), address, int.from_bytes(frame[:2], "big"), frame[20:])
 
 
 def command(device: str, filter_: str, *options: str) -> list[str]:
@@ -223,7 +220,7 @@ def refuse_drops(counts: Counts, device: str) -> None:
     if counts.dropped:
         raise LabError(
             f"the capture on {device} is not whole: {counts.dropped} of {counts.received} packets were dropped",
-            hint="narrow the filter, or capture less of each packet (snap)",
+            hint="narrow the filter, capture less of each packet (snap), or capture with immediate=False",
         )
 
 
@@ -337,7 +334,8 @@ def wait_until_listening(process: Process, switch: Host, device: str, filter_: s
         if "listening on" in line:
             return complaints
     exit_code = process.wait(timeout_s=START_S)
-    words = complaints.strip().splitlines()[-1].removeprefix("tcpdump: ") if complaints.strip() else f"exit code {exit_code}"
+    said = [line.removeprefix("tcpdump: ") for line in complaints.splitlines() if line.startswith("tcpdump: ")]
+    words = said[-1] if said else f"exit code {exit_code}"
     # It says nothing about which of its arguments is meant. So: does the device work without the filter?
     if filter_.strip() and switch.run(command(device, "", "-d"), timeout_s=START_S).exit_code == 0:
         hint = "filters are explained in pcap-filter(7), for example: tcp port 8001"

@@ -41,9 +41,15 @@ def print_hosts(console: Console, rows: Sequence[HostStatus]) -> None:
 def _hosts_table(rows: Sequence[HostStatus]) -> Table:
     several = len({network for row in rows for network in row.addresses}) > 1
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for heading in ("host", "kind", "arch", "endian"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("kernel", "addresses", "state"):  # fold, never cut
+    # All fold rather than lose anything; the short ones last.
+    for heading, cells in (
+        ("host", [row.name for row in rows]),
+        ("kind", [row.kind for row in rows]),
+        ("arch", [row.arch for row in rows]),
+        ("endian", [row.byte_order for row in rows]),
+    ):
+        table.add_column(heading, overflow="fold", min_width=min(16, max(map(len, cells))))
+    for heading in ("kernel", "addresses", "state"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         found = [
@@ -65,18 +71,18 @@ def print_exchanges(console: Console, results: Exchanges) -> None:
         first = results.exchanges[0].observation
         what = f"the integer {first.integer:#010x} ({first.integer}) and the text {quoted(first.text)}"
         how = ", without htonl() and htons()" if results.host_order else ""
-        console.print(Text(f"From client to server: {what}{how}", style="bold"))
-        console.print(Text("On the wire: integer (4 bytes) | length of the text (2 bytes) | text", style=QUIET))
+        _say(console, Text(f"From client to server: {what}{how}", style="bold"))
+        _say(console, Text("On the wire: integer (4 bytes) | length of the text (2 bytes) | text", style=QUIET))
     label_width = max((len(label) for one in results.exchanges for label in _labels(one)), default=0)
     for one in results.exchanges:
         console.print()
         _print_exchange(console, one, label_width)
     console.print()
     for missing in results.missing:
-        console.print(Text(_missing_line(missing), style="yellow"))
-    console.print(Text(summary(results), style="bold"))
+        _say(console, Text(_missing_line(missing), style="yellow"))
+    _say(console, Text(summary(results), style="bold"))
     if lesson := lesson_of(results):
-        console.print(Text(lesson))
+        _say(console, Text(lesson))
 
 
 def _missing_line(one: Missing) -> str:
@@ -114,17 +120,17 @@ def _print_exchange(console: Console, one: Exchange, label_width: int) -> None:
     heading = Text(f"{seen.client.byte_order} to {seen.server.byte_order}: ", style="bold")
     console.print(heading.append(verdict.outcome, style=STYLES[verdict.outcome]))
     for label, line in _lines(one, console.width - INDENT - label_width - GAP):
-        _print_labelled(console, label, label_width, line)
+        _say(console, line, indent=INDENT, label=label, label_width=label_width)
     if verdict.reason:
-        _print_labelled(console, "", 0, Text(printable(verdict.reason)))
+        _say(console, Text(printable(verdict.reason)), indent=INDENT)
 
 
-def _print_labelled(console: Console, label: str, label_width: int, text: Text) -> None:
-    """A label and a text beside it, folded there; lines end where their words end, as a table's would not."""
-    margin = INDENT + (label_width + GAP if label_width else 0)
+def _say(console: Console, text: Text, *, indent: int = 0, label: str = "", label_width: int = 0) -> None:
+    """A text, folded beside its label; lines end where their words end, as rich's own would not."""
+    margin = indent + (label_width + GAP if label_width else 0)
     for number, line in enumerate(text.wrap(console, max(console.width - margin, 20))):
         line.rstrip()
-        lead = f"{'':{INDENT}}{label if number == 0 else ''}".ljust(margin)
+        lead = f"{'':{indent}}{label if number == 0 else ''}".ljust(margin)
         console.print(Text.assemble((lead, QUIET), line), soft_wrap=True)
 
 
