@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
 import threading
 import tty
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from testbed.engine import Engine
+from testbed.engine import Engine, ExecStream
 from testbed.errors import LabError
 from testbed.host import Host, OutputStream, Process
+from testbed.process import wait_until
 
 CHUNK = 65536
 
@@ -30,30 +31,62 @@ def attached(
     environment: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
 ) -> int:
-    """Run a command with this process's standard input and outputs; gives its exit code. Ctrl-C goes to the command."""
+    """Run a command with this process's standard input and outputs; gives its exit code. Ctrl-C goes to the command.
+
+    Raises :class:`DeadlineExceeded` when it was ended after ``timeout_s`` seconds.
+    """
     with host.start(argv, user=user, directory=directory, environment=environment) as process, _passing_signals(process):
         # A daemon: it may hang on a terminal's input long after the command has ended.
         threading.Thread(target=_feed, args=(process,), daemon=True).start()
-        errors = threading.Thread(target=_copy, args=(process.stderr, sys.stderr.buffer))
-        errors.start()
-        _copy(process.stdout, sys.stdout.buffer)
-        errors.join()
-        return process.wait(timeout_s=timeout_s)
+        # This thread, which signals interrupt, only waits: a lock that it held would be waited for by its own handler.
+        with ThreadPoolExecutor(2) as pool:
+            copies = [
+                pool.submit(_copy, process, source, target)
+                for source, target in ((process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer))
+            ]
+            try:
+                code = process.wait(timeout_s=timeout_s)
+            except BaseException:
+                process.kill()
+                raise
+        try:
+            for copy in copies:
+                copy.result()
+        except BrokenPipeError:
+            nobody_reads()
+            return 128 + signal.SIGPIPE
+        return code
 
 
 def _feed(process: Process) -> None:
     try:
-        while data := os.read(sys.stdin.fileno(), CHUNK):
+        while data := _read(sys.stdin.fileno()):
             process.stdin.write(data, timeout_s=None)
         process.stdin.close()
     except LabError:
         pass  # it is over, or reads no more; its exit code tells the rest
 
 
-def _copy(source: OutputStream, target: BinaryIO) -> None:
-    while data := source.read_some(CHUNK, timeout_s=None):
-        target.write(data)
-        target.flush()
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, CHUNK)
+    except OSError:
+        return b""  # a directory, or a terminal that is gone: nothing comes from there
+
+
+def _copy(process: Process, source: OutputStream, target: BinaryIO) -> None:
+    try:
+        while data := source.read_some(CHUNK, timeout_s=None):
+            target.write(data)
+            target.flush()
+    except OSError:
+        process.kill()  # whoever reads has seen enough, or the disk is full: it would write in vain for ever
+        raise
+
+
+def nobody_reads() -> None:
+    """Let what is still to be written to standard output vanish, so that the interpreter does not complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -72,35 +105,61 @@ def interactive(engine: Engine, host: Host, argv: Sequence[str]) -> int:
     """Run a command on a terminal of its own on the host, joined with this one; gives its exit code."""
     if not sys.stdin.isatty():
         return attached(host, argv)
-    size = shutil.get_terminal_size()
+    descriptor = sys.stdin.fileno()
     environment = {"TERM": os.environ.get("TERM", "linux"), "PS1": f"{host.name}:\\w# "}
     stream = engine.exec_stream(host.container, argv, tty=True, environment=environment)
-    stream.resize(size.lines, size.columns)
-    changed = threading.Event()
-    before = signal.signal(signal.SIGWINCH, lambda *_: changed.set())
-    descriptor = sys.stdin.fileno()
     settings = termios.tcgetattr(descriptor)
     try:
-        tty.setraw(descriptor)
-        while True:
-            if changed.is_set():
-                changed.clear()
-                size = shutil.get_terminal_size()
-                stream.resize(size.lines, size.columns)
-            try:
-                readable, _, _ = select.select([descriptor, stream], [], [])
-            except InterruptedError:
-                continue
-            if descriptor in readable:
-                stream.send(os.read(descriptor, CHUNK))
-            if stream in readable:
-                data = os.read(stream.fileno(), CHUNK)
-                if not data:
-                    break
-                os.write(sys.stdout.fileno(), data)
+        with _size_changes() as changes:
+            _pass_size(descriptor, stream)
+            tty.setraw(descriptor)
+            _join(descriptor, stream, changes)
+        # The engine sees the end of the command a little later than we see the end of its terminal.
+        wait_until(lambda: stream.exit_code() is not None, timeout_s=10, what=f"the exit code of '{' '.join(argv)}' on host {host.name}")
+        return stream.exit_code() or 0
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, settings)
-        signal.signal(signal.SIGWINCH, before)
-        code = stream.exit_code()
         stream.close()
-    return code or 0
+
+
+def _join(descriptor: int, stream: ExecStream, changes: int) -> None:
+    """Carry bytes both ways until the command's terminal ends; ``changes`` is readable when this one has a new size."""
+    sources = [descriptor, stream.fileno(), changes]
+    while True:
+        readable, _, _ = select.select(sources, [], [])
+        if changes in readable:
+            os.read(changes, CHUNK)
+            _pass_size(descriptor, stream)
+        if descriptor in readable:
+            data = _read(descriptor)
+            if data:
+                stream.send(data)
+            else:
+                sources.remove(descriptor)
+        if stream.fileno() in readable:
+            data = os.read(stream.fileno(), CHUNK)
+            if not data:
+                return
+            os.write(sys.stdout.fileno(), data)
+
+
+def _pass_size(descriptor: int, stream: ExecStream) -> None:
+    size = os.get_terminal_size(descriptor)
+    if size.lines and size.columns:  # a terminal may not know
+        stream.resize(size.lines, size.columns)
+
+
+@contextmanager
+def _size_changes() -> Iterator[int]:
+    """A descriptor that is readable once this terminal has a new size: select() is not interrupted by a signal."""
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    before = signal.signal(signal.SIGWINCH, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    try:
+        yield readable
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGWINCH, before)
+        os.close(readable)
+        os.close(writable)
