@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from testbed import shipped, topology_file
 from testbed.engine import Engine
@@ -95,6 +96,11 @@ def split_remote(remote: str) -> tuple[str, str]:
     if not (host and colon and path):
         raise InputError(f"'{remote}' is not HOST:PATH", hint="for example server:/etc/hosts")
     return host, path
+
+
+def with_a_name(path: Path) -> Path:
+    """The path with a name at its end, which `.` and `..` do not have."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def assignments(variables: Sequence[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -37,6 +37,15 @@ class Verbs(click.Group):
             hint = f"verbs: {', '.join(self.list_commands(context))}"
             raise InputError(f"there is no verb '{args[0]}'{did_you_mean(args[0], self.list_commands(context))}", hint=hint)
         return super().resolve_command(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough. click would make that exit code 1, which means something else here.
+            from testbed.terminal import nobody_reads
+
+            nobody_reads()
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -112,13 +121,13 @@ def down(lab: str | None, everything: bool) -> None:
     if (lab is None) != everything:
         raise InputError("which lab is to be removed?", hint="testbed down LAB, or testbed down --all; testbed status lists them")
     with engine() as its_engine:
-        labs = sorted({*read_parts(its_engine), *lock.interrupted()}) if everything else [lab_name(lab or "")]
+        known = {*read_parts(its_engine), *lock.interrupted()}
+        labs = sorted(known) if everything else [lab_name(lab or "")]
         for one in labs:
+            if one not in known:
+                raise UnknownName("lab", one, known)
             removed = bringing_up.down(its_engine, one)
-            if removed:
-                click.echo(f"lab {one} is down: {len(removed.hosts)} hosts, {len(removed.networks)} networks removed")
-            elif not everything:
-                raise UnknownName("lab", one, read_parts(its_engine))
+            click.echo(f"lab {one} is down: {len(removed.hosts)} hosts, {len(removed.networks)} networks removed")
         if everything and not labs:
             click.echo("there is no lab")
 
@@ -229,18 +238,20 @@ def put(local: Path, remote: str) -> None:
     Example:
       testbed put ./server.py big-a:/root/
     """
-    from testbed.arguments import engine, host_called, split_remote
+    from testbed.arguments import engine, host_called, split_remote, with_a_name
 
     host, path = split_remote(remote)
     with engine() as its_engine, host_called(its_engine, host) as there:
-        there.put(local, path)
+        if not path.endswith("/") and there.run(["test", "-d", path]).exit_code == 0:
+            path += "/"
+        there.put(with_a_name(local), path)
 
 
 @testbed.command()
 @click.argument("remote", metavar="HOST:PATH")
 @click.argument("local", type=click.Path(path_type=Path), default=Path())
 def get(remote: str, local: Path) -> None:
-    """Copy a file or directory from a host; by default to the current directory.
+    """Copy a file or directory from a host. LOCAL is by default the current directory; a directory gets it under its own name.
 
     \b
     Example:
@@ -250,7 +261,7 @@ def get(remote: str, local: Path) -> None:
 
     host, path = split_remote(remote)
     with engine() as its_engine, host_called(its_engine, host) as there:
-        there.get(path, local)
+        there.get(path, local / PurePosixPath(path).name if local.is_dir() else local)
 
 
 @testbed.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -343,8 +354,8 @@ def validate(files: tuple[str, ...], as_json: bool) -> None:
     for file in files:
         try:
             topology = load(file)
-        except TopologyError as error:
-            place = {"line": error.line, "column": error.column}
+        except InputError as error:
+            place = {"line": error.line, "column": error.column} if isinstance(error, TopologyError) else {"line": 0, "column": 0}
             results.append({"file": file, "ok": False, **place, "error": error.message, "hint": error.hint})
             if not as_json:
                 complain(error)
@@ -390,7 +401,7 @@ def graph(file: str, form: str) -> None:
 # The machine
 
 
-@testbed.group(invoke_without_command=True)
+@testbed.group(cls=Verbs, invoke_without_command=True)
 @click.pass_context
 @AS_JSON
 def images(context: click.Context, as_json: bool) -> None:
@@ -532,6 +543,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script: every error of ours becomes a message and an exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_interrupt)
+    _open_missing_streams()
     sys.exit(_run(lambda: testbed.main(args=arguments, prog_name="testbed", standalone_mode=False)))
 
 
@@ -551,8 +563,15 @@ def _run(verb: Callable[[], object]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("testbed: interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; the interpreter must not complain about it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        # Mostly our own output: a full disk.
+        click.echo(f"testbed: {': '.join(str(part) for part in (error.filename, error.strerror or error) if part)}", err=True)
+        return TestbedError.exit_code
     return 0
+
+
+def _open_missing_streams() -> None:
+    """Standard streams that were closed are /dev/null: else the next file or socket to be opened would be one of them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # open for as long as this process lives
