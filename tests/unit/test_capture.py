@@ -116,6 +116,13 @@ def test_a_filter_is_never_an_option_of_tcpdump() -> None:
     assert command("br0", " ")[-1] == "--"
 
 
+@pytest.mark.parametrize("filter_", ["inbound", "tcp and (outbound)"])
+def test_a_filter_that_would_lose_the_first_packet_is_refused(filter_: str) -> None:
+    with pytest.raises(InputError, match="loses the first packet"):
+        command("little-a.0", filter_)
+    assert command(capturing.ALL_PORTS, filter_)[-1] == filter_
+
+
 # Capturing, with a tcpdump that is made up
 
 

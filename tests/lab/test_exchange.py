@@ -1,0 +1,143 @@
+"""The main job between real hosts of both byte orders."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from testbed import shipped
+from testbed.engine import Engine
+from testbed.errors import InputError
+from testbed.exchange import Exchanges, all_hold, exchange
+from testbed.lab import Lab
+from tests.lab.support import Labs, run_testbed
+
+CROSS_ENDIAN = shipped.find("cross-endian").read_text()
+TEXT = "Grüße aus \\ dem Labor\n"
+
+
+@pytest.fixture(scope="module")
+def cross(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One lab of two little-endian and two big-endian hosts, for all tests here that only let its hosts talk."""
+    labs = Labs(engine, tmp_path_factory.mktemp("cross"))
+    try:
+        with labs.up(CROSS_ENDIAN) as lab:
+            yield lab
+    finally:
+        labs.remove()
+
+
+def outcomes(results: Exchanges) -> dict[tuple[str, str], str]:
+    """Verdicts by the byte orders of client and server."""
+    return {(one.observation.client.byte_order, one.observation.server.byte_order): one.verdict.outcome for one in results.exchanges}
+
+
+def test_all_four_combinations_hold_on_different_hosts(cross: Lab) -> None:
+    results = exchange(cross, integer=0xDEADBEEF, text=TEXT)
+    assert outcomes(results) == dict.fromkeys([("little", "little"), ("little", "big"), ("big", "little"), ("big", "big")], "HOLDS")
+    assert results.missing == ()
+    for one in results.exchanges:
+        seen = one.observation
+        assert seen.client.host != seen.server.host
+        assert seen.wire == bytes.fromhex("deadbeef") + len(TEXT.encode()).to_bytes(2, "big") + TEXT.encode()
+        assert seen.client_told.bytes_("memory") == (0xDEADBEEF).to_bytes(4, seen.client.byte_order)
+        assert seen.server_told.bytes_("memory") == (0xDEADBEEF).to_bytes(4, seen.server.byte_order)
+
+
+def test_a_client_that_forgets_htonl_is_refuted_where_it_is_little_endian(cross: Lab) -> None:
+    results = exchange(cross, host_order=True)
+    assert outcomes(results) == {
+        ("little", "little"): "REFUTED",
+        ("little", "big"): "REFUTED",
+        ("big", "little"): "HOLDS",
+        ("big", "big"): "HOLDS",
+    }
+    wires = {one.observation.client.byte_order: one.observation.wire for one in results.exchanges}
+    assert wires["little"] == bytes.fromhex("04030201 0500") + b"hello"
+    assert wires["big"] == bytes.fromhex("01020304 0005") + b"hello"
+
+
+def test_a_long_text_comes_whole_in_many_segments(cross: Lab) -> None:
+    text = "0123456789" * 6000
+    results = exchange(cross, text=text)
+    assert all_hold(results)
+    assert {len(one.observation.wire or b"") for one in results.exchanges} == {6 + len(text)}
+
+
+def test_a_port_that_is_taken_makes_that_exchange_inconclusive_and_no_other(cross: Lab) -> None:
+    first = exchange(cross).exchanges[1].observation
+    server = cross.host(first.server.host)
+    with server.start(["exchange-server", str(first.port)]) as other:
+        other.wait_for_line("^listening")
+        results = exchange(cross)
+    verdicts = [one.verdict for one in results.exchanges]
+    assert [one.outcome for one in verdicts] == ["HOLDS", "INCONCLUSIVE", "HOLDS", "HOLDS"]
+    assert "EADDRINUSE" in verdicts[1].reason
+
+
+def test_a_client_whose_packets_do_not_arrive_is_inconclusive(cross: Lab) -> None:
+    with cross.switch as switch:
+        port = cross.port("big-a", "lan")
+        switch.run(["ip", "link", "set", port, "down"]).check()
+        try:
+            begin = time.monotonic()
+            results = exchange(cross, timeout_s=2)
+            assert time.monotonic() - begin < 20
+        finally:
+            switch.run(["ip", "link", "set", port, "up"]).check()
+    found = outcomes(results)
+    assert found["little", "little"] == "HOLDS"
+    assert found["little", "big"] == "INCONCLUSIVE"
+    assert found["big", "big"] == "INCONCLUSIVE"
+
+
+def test_hosts_of_one_byte_order_say_which_combinations_are_missing(labs: Labs) -> None:
+    with labs.up(shipped.find("pair").read_text()) as lab:
+        results = exchange(lab)
+    assert outcomes(results) == {("little", "little"): "HOLDS"}
+    assert [one.reason for one in results.missing] == ["the lab has no big-endian host on a network"] * 3
+
+
+def test_a_lab_of_one_host_is_the_users_error(labs: Labs) -> None:
+    with labs.up("networks: {lan: }\nhosts: {alone: }\n") as lab, pytest.raises(InputError, match="no two hosts"):
+        exchange(lab)
+
+
+def test_through_a_router_and_over_ipv6_it_holds_as_well(labs: Labs) -> None:
+    routed = """
+networks: {left: , right: }
+hosts:
+  a: {networks: [left], routes: [{to: right, via: router}]}
+  router: {networks: [left, right], forwarding: true, kind: emulated}
+  z: {networks: [right], routes: [{to: left, via: router}]}
+"""
+    with labs.up(routed) as lab:
+        results = exchange(lab)
+        pairs = {(one.observation.client.host, one.observation.server.host): one.verdict.outcome for one in results.exchanges}
+    assert pairs == {("a", "z"): "HOLDS", ("a", "router"): "HOLDS", ("router", "a"): "HOLDS"}
+    with labs.up(shipped.find("dual-stack").read_text()) as lab:
+        assert all_hold(exchange(lab))
+
+
+def test_the_command_shows_the_result_and_its_exit_code_is_the_verdict(cross: Lab) -> None:
+    good = run_testbed("exchange", cross.name).check().text
+    assert good.count(": HOLDS") == 4
+    assert good.count("on the wire      01 02 03 04 | 00 05 | 68 65 6c 6c 6f") == 4
+    bad = run_testbed("exchange", cross.name, "--host-order")
+    assert bad.exit_code == 1
+    assert bad.text.count(": REFUTED") == 2
+    data = json.loads(run_testbed("exchange", cross.name, "--json").check().stdout)
+    assert [one["verdict"] for one in data["exchanges"]] == ["HOLDS"] * 4
+
+
+def test_nothing_of_an_exchange_is_left_on_hosts_or_switch(cross: Lab) -> None:
+    exchange(cross)
+    with cross.switch as switch:
+        hosts = [*cross.hosts.values(), switch]
+        for host in hosts:
+            running = host.run(["ps", "-e", "-o", "comm="]).check().text
+            assert "exchange" not in running, host.name
+            assert "tcpdump" not in running, host.name
