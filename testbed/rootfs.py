@@ -40,10 +40,11 @@ PIECE = 1 << 20
 
 # What each tool runs in. /tmp becomes a tmpfs that nobody else sees; --pdeathsig and --kill-child pass the death of
 # this process on to the whole PID namespace, and when its last process is gone the kernel takes the tmpfs away.
+# The session of its own keeps signals inside: an mmdebstrap that fails sends SIGHUP to its process group.
 ISOLATED = (
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-    *("sh", "-c", 'mount -t tmpfs -o mode=1777 testbed /tmp && cd /tmp && export TMPDIR=/tmp HOME=/tmp && exec "$@"', "sh"),
+    *("sh", "-c", 'mount -t tmpfs -o mode=1777 testbed /tmp && cd /tmp && export TMPDIR=/tmp HOME=/tmp && exec setsid "$@"', "sh"),
 )
 
 Step = Callable[[str], None]

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -229,59 +230,80 @@ def test_a_sysctl_that_cannot_be_set_ends_init_with_its_name(start: Start, assig
     assert start("--sysctl", assignment, options=options).end() == (1, f"init: {words}\n")
 
 
+@dataclass(frozen=True)
+class Bridge:
+    """A bridge network of both families: ``four`` and ``six`` are the beginnings of its addresses."""
+
+    name: str
+    four: str
+    six: str
+
+    def addresses(self, text: str) -> str:
+        return text.format(four=self.four, six=self.six)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return (f"--network={self.name}", "--cap-add=NET_ADMIN")
+
+
 @pytest.fixture(scope="module")
-def network() -> Iterator[str]:
-    """A bridge network 192.0.2.0/28 and 2001:db8:77::/64, addresses that are for documentation and so free."""
-    name = f"test-images-{uuid.uuid4().hex[:8]}"
-    docker("network", "create", "--internal", "--ipv6", "--subnet=192.0.2.0/28", "--subnet=2001:db8:77::/64", name).check()
-    yield name
-    docker("network", "rm", name).check()
+def bridge() -> Iterator[Bridge]:
+    """Of addresses that RFC 2544 and RFC 3849 set aside, at random: another run of these tests may have one, too."""
+    random = uuid.uuid4()
+    one, two = random.bytes[:2]
+    bridge = Bridge(f"test-images-{random.hex[:8]}", f"198.18.{one}", f"2001:db8:{two:x}{one:02x}:")
+    subnets = (f"--subnet={bridge.four}.0/24", f"--subnet={bridge.six}:/64")
+    docker("network", "create", "--internal", "--ipv6", *subnets, bridge.name).check()
+    yield bridge
+    docker("network", "rm", bridge.name).check()
 
 
 @each_architecture
-def test_routes_are_added_and_a_default_route_is_replaced(start: Start, network: str, on: Architecture) -> None:
-    routes = {
-        "198.51.100.0/24": "192.0.2.9",
-        "default": "192.0.2.10",
-        "2001:db8:99::/48": "2001:db8:77::9",
-        "::/0": "2001:db8:77::10",
-    }
-    again = {"198.51.100.0/24": "192.0.2.11", "0.0.0.0/0": "192.0.2.12"}
-    words = [word for table in (routes, again) for route in table.items() for word in ("--route", *route)]
-    host = start(*words, on=on, options=(f"--network={network}", "--cap-add=NET_ADMIN"))
+def test_routes_are_added_and_a_default_route_is_replaced(start: Start, bridge: Bridge, on: Architecture) -> None:
+    routes = [
+        ("203.0.113.0/24", f"{bridge.four}.9"),
+        ("default", f"{bridge.four}.10"),
+        ("2001:db8:9999::/48", f"{bridge.six}:9"),
+        ("::/0", f"{bridge.six}:10"),
+        ("203.0.113.0/24", f"{bridge.four}.11"),
+        ("0.0.0.0/0", f"{bridge.four}.12"),
+    ]
+    host = start(*(word for route in routes for word in ("--route", *route)), on=on, options=bridge.options)
     assert host.wait_for_words("ready") == "init: ready\n"
     namespace = ["nsenter", "--net", f"--target={host.state('Pid')}"]  # from outside: QEMU garbles what ip asks
     four = run_local([*namespace, "ip", "-4", "route"]).check().text
     six = run_local([*namespace, "ip", "-6", "route"]).check().text
     assert [line.split()[:3] for line in four.splitlines() if "via" in line] == [
-        ["default", "via", "192.0.2.12"],
-        ["198.51.100.0/24", "via", "192.0.2.11"],
+        ["default", "via", f"{bridge.four}.12"],
+        ["203.0.113.0/24", "via", f"{bridge.four}.11"],
     ]
     assert sorted(line.split()[:3] for line in six.splitlines() if "via" in line) == [
-        ["2001:db8:99::/48", "via", "2001:db8:77::9"],
-        ["default", "via", "2001:db8:77::10"],
+        ["2001:db8:9999::/48", "via", f"{bridge.six}:9"],
+        ["default", "via", f"{bridge.six}:10"],
     ]
 
 
 @pytest.mark.parametrize(
     ("destination", "via", "error"),
     [
-        ("198.51.100.0/24", "203.0.113.1", "ENETUNREACH"),
-        ("198.51.100.0/33", "192.0.2.9", "EINVAL"),
-        ("198.51.100.0", "192.0.2.9", "EINVAL"),
-        ("198.51.100.0/24", "router", "EINVAL"),
-        ("198.51.100.0/24", "2001:db8:77::9", "EINVAL"),
-        ("198.51.100.1/24", "192.0.2.9", "EINVAL"),
+        ("203.0.113.0/24", "192.0.2.1", "ENETUNREACH"),
+        ("203.0.113.0/33", "{four}.9", "EINVAL"),
+        ("203.0.113.0", "{four}.9", "EINVAL"),
+        ("203.0.113.0/24", "router", "EINVAL"),
+        ("203.0.113.0/24", "{six}:9", "EINVAL"),
+        ("203.0.113.1/24", "{four}.9", "EINVAL"),
     ],
 )
-def test_a_route_that_cannot_be_set_ends_init_with_its_name(start: Start, network: str, destination: str, via: str, error: str) -> None:
-    host = start("--route", destination, via, options=(f"--network={network}", "--cap-add=NET_ADMIN"))
+def test_a_route_that_cannot_be_set_ends_init_with_its_name(start: Start, bridge: Bridge, destination: str, via: str, error: str) -> None:
+    via = bridge.addresses(via)
+    host = start("--route", destination, via, options=bridge.options)
     assert host.end() == (1, f"init: route {destination} via {via}: {error}\n")
 
 
-def test_a_route_without_the_capability_is_refused(start: Start, network: str) -> None:
-    host = start("--route", "default", "192.0.2.9", options=(f"--network={network}", "--cap-drop=NET_ADMIN"))
-    assert host.end() == (1, "init: route default via 192.0.2.9: EPERM\n")
+def test_a_route_without_the_capability_is_refused(start: Start, bridge: Bridge) -> None:
+    via = bridge.addresses("{four}.9")
+    host = start("--route", "default", via, options=(f"--network={bridge.name}", "--cap-drop=NET_ADMIN"))
+    assert host.end() == (1, f"init: route default via {via}: EPERM\n")
 
 
 @each_architecture
@@ -384,6 +406,15 @@ def test_a_full_tmpfs_is_told_with_a_way_out() -> None:
     with pytest.raises(ImageError, match="No space left on device") as caught, rootfs.Workbench().tool("filling", ["sh", "-c", fill]):
         pass
     assert "memory" in caught.value.hint
+
+
+def test_a_tool_that_signals_its_process_group_does_not_reach_us() -> None:
+    """mmdebstrap does so when it fails. In a process of its own, which would die of it."""
+    call = "from testbed import rootfs; rootfs.Workbench().tool('dying', ['sh', '-c', 'kill -HUP 0; exit 3']).finish()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(images.__file__).parents[1])}
+    argv = [sys.executable, "-c", call]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=LIMIT_S, start_new_session=True)
+    assert "ImageError: dying failed with exit code 3" in done.stderr
 
 
 def test_a_stopped_workbench_ends_its_tools_and_starts_no_more() -> None:
