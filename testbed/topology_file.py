@@ -39,15 +39,15 @@ def parse(text: str, *, file: str = "", name: str = "", directory: Path | None =
     data = expansion.data
     if name and data.get("name") is None:
         data["name"] = name
-    problems = expansion.problems
+    problems = list(expansion.problems)
     try:
         topology = Topology.model_validate(data)
     except ValidationError as error:
-        problems += problems_of(error, keys_at)
+        problems += expansion.in_file(problems_of(error, keys_at))
     else:
         if not problems:
             return topology
-    raise topology_error(expansion.in_file(problems), file=file, locate=expansion.locate)
+    raise topology_error(problems, file=file, locate=expansion.locate)
 
 
 def json_schema() -> dict[str, Any]:
@@ -135,6 +135,7 @@ class _Expansion:
 
     def _hosts(self, hosts: dict[str, Any], defaults: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         total = 0
+        single = {key for key, own in hosts.items() if not (isinstance(own, dict) and own.get("count") is not None)}
         for key, own in hosts.items():
             if own is not None and not isinstance(own, dict):
                 self._origins[key] = key
@@ -151,7 +152,7 @@ class _Expansion:
             if len(names) > 1:
                 self._refuse_fixed_addresses(key, host, len(names))
             for name in names:
-                if name in self._origins or (name != key and name in hosts):
+                if name in self._origins or (name != key and name in single):
                     message = f"{shown(key)} with count: {count} makes a host {shown(name)}, which is there already"
                     self.problems.append(Problem(("hosts", key), message, "call one of them otherwise", on_key=True))
                     continue
@@ -183,6 +184,7 @@ class _Expansion:
     def _find_sources(self, hosts: dict[str, Any], directory: Path) -> None:
         """Make sources absolute, and say which are not there. Hosts that share a mapping share what is done to it."""
         seen: set[int] = set()
+        problems: list[Problem] = []
         for name, host in hosts.items():
             files = host.get("files") if isinstance(host, dict) else None
             if not isinstance(files, dict) or id(host) in seen:
@@ -196,7 +198,8 @@ class _Expansion:
                     wrong = _unreadable(source)
                     if wrong:
                         here = ("hosts", name, "files", path, "source")
-                        self.problems.append(Problem(here, f"{shown(file['source'])} {wrong}", f"a file, looked for in {directory}"))
+                        problems.append(Problem(here, f"{shown(file['source'])} {wrong}", f"a file, looked for in {directory}"))
+        self.problems += self.in_file(problems)
 
     def in_file(self, problems: list[Problem]) -> list[Problem]:
         """The problems with the paths of the file: a host's own words, else those of ``defaults:`` that it got; each said once."""

@@ -149,7 +149,21 @@ def test_a_count_out_of_bounds_is_refused(count: str) -> None:
 def test_a_counted_host_beside_one_of_its_names_is_refused() -> None:
     error = refused("networks: {lan: }\nhosts:\n  client: {count: 2}\n  client-1:\n")
     assert (error.line, error.column) == (3, 3)
-    assert "makes a host 'client-1', which is there already" in error.message
+    assert "'client' with count: 2 makes a host 'client-1', which is there already" in error.message
+    assert refused("networks: {lan: }\nhosts:\n  client-1:\n  client: {count: 2}\n").line == 4
+
+
+def test_counted_hosts_may_be_called_like_what_another_count_makes() -> None:
+    assert list(parse("networks: {lan: }\nhosts: {a: {count: 1}, a-1: {count: 1}}\n", name="x").hosts) == ["a-1", "a-1-1"]
+    error = refused("networks: {lan: }\nhosts:\n  a: {count: 1}\n  a-1: {count: 0}\n")
+    assert (error.line, error.column) == (4, 16)
+
+
+def test_a_terminal_obeys_no_key_of_a_file() -> None:
+    error = refused('networks: {lan: }\nhosts: {a: }\n"\\e[31m": 1\n')
+    assert error.line == 3
+    assert "\x1b" not in str(error)
+    assert "'\\x1b[31m'" in str(error)
 
 
 def test_a_fixed_address_for_many_is_refused() -> None:
@@ -169,6 +183,9 @@ def test_what_is_wrong_with_one_of_many_alike_is_said_once() -> None:
     error = refused("networks: {lan: }\nhosts:\n  a: {count: 9, networks: [lan, lon], memory: 64M}\n")
     assert str(error).count("no network 'lon'") == 1
     assert (error.line, error.column) == (3, 33)
+    # also when each host's own name is in the message
+    error = refused("networks: {lan: }\nhosts:\n  a: {count: 9, routes: [{to: lan, via: 10.1.0.2}]}\n")
+    assert str(error).count("needs no route to it") == 1
 
 
 def test_defaults_are_merged_key_by_key_and_lists_are_replaced() -> None:
