@@ -32,6 +32,7 @@ ORDER = (
     "machine",
     "doctor",
     "agent",
+    "running",
     "transfer",
     "host",
     "observe",
