@@ -168,7 +168,7 @@ class _Expansion:
             return int(written)
         message = f"{shown(written)} is not a number of hosts"
         self.problems.append(Problem(("hosts", key, "count"), message, f"a whole number from 1 to {MOST_OF_A_COUNT}"))
-        return None
+        return 1  # so that the rest of the file can be judged
 
     def _refuse_fixed_addresses(self, key: str, host: dict[str, Any], count: int) -> None:
         networks = host.get("networks")
