@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,12 +24,14 @@ from docker.tls import TLSConfig
 from docker.types import IPAMConfig, IPAMPool
 from docker.utils import kwargs_from_env
 
+from testbed import image_archive
 from testbed.errors import EngineError
+from testbed.exec_stream import FRAME, STDERR, STDOUT, ExecStream
+
+__all__ = ["STDERR", "STDOUT", "Container", "ContainerSpec", "ContainerState", "DockerNetwork", "Engine", "EngineInfo", "ExecStream"]
 
 LABEL = "testbed"
 TIMEOUT_S = 60
-STDOUT, STDERR = 1, 2
-_FRAME = struct.Struct(">BxxxL")  # of Docker's multiplexed streams: which stream, how many bytes
 
 # Read-only in a container, as Docker would have it, except /proc/sys/net: what is there belongs to the
 # container's own network namespace, and hosts set their sysctls themselves.
@@ -104,81 +104,6 @@ class DockerNetwork:
     name: str
     labels: Mapping[str, str]
     subnets: tuple[IPv4Network | IPv6Network, ...]
-
-
-class ExecStream:
-    """A command running in a container: bytes in, frames of (stream, bytes) out, its exit code at the end.
-
-    Not for use by several readers at once; one reader and one writer are fine.
-    """
-
-    def __init__(self, engine: Engine, exec_id: str, connection: Any, *, tty: bool) -> None:
-        self._engine = engine
-        self._exec_id = exec_id
-        self._response = connection  # keeps the socket's owner alive
-        self._socket: socket.socket = getattr(connection, "_sock", connection)
-        self._socket.settimeout(None)  # a command may be silent for as long as it likes
-        self._tty = tty
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def give_up_sending_after(self, timeout_s: float) -> None:
-        """From now on ``send`` raises an OSError when nobody takes anything for so long; some of its data may have gone."""
-        whole, part = divmod(timeout_s, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(whole), int(part * 1e6)))
-
-    def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def close_input(self) -> None:
-        """End of the command's standard input."""
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            # The command, and so the connection, ended first: there is no input left to end.
-            if error.errno != 107:  # ENOTCONN
-                raise
-
-    def frames(self) -> Iterator[tuple[int, bytes]]:
-        """What the command writes, as it comes: (STDOUT or STDERR, bytes), until both streams end."""
-        if self._tty:
-            while chunk := self._socket.recv(65536):
-                yield STDOUT, chunk
-            return
-        while header := self._receive(_FRAME.size):
-            stream, size = _FRAME.unpack(header)
-            while size:
-                chunk = self._socket.recv(min(size, 65536))
-                if not chunk:
-                    raise EngineError("the engine broke off in the middle of a command's output")
-                size -= len(chunk)
-                yield stream, chunk
-
-    def _receive(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            chunk = self._socket.recv(size - len(data))
-            if not chunk:
-                return b""
-            data += chunk
-        return data
-
-    def resize(self, rows: int, columns: int) -> None:
-        self._engine.resize_exec(self._exec_id, rows, columns)
-
-    def exit_code(self) -> int | None:
-        """The command's exit code; None while it runs."""
-        return self._engine.exec_exit_code(self._exec_id)
-
-    def close(self) -> None:
-        """Also ends a wait for frames in another thread."""
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it was closed, or the other side was quicker
-        self._socket.close()
-        self._response.close()
 
 
 class Engine:
@@ -278,8 +203,8 @@ class Engine:
         with self._errors():
             response = self._client.follow_logs(container, follow=follow, since=since)
         with response:
-            while header := response.raw.read(_FRAME.size):
-                kind, size = _FRAME.unpack(header)
+            while header := response.raw.read(FRAME.size):
+                kind, size = FRAME.unpack(header)
                 yield kind, response.raw.read(size)
 
     def exec_stream(
@@ -391,7 +316,22 @@ class Engine:
         last = text.strip().splitlines()[-1] if text.strip() else ""
         if '"error"' in last:
             raise EngineError(f"the engine could not import {reference}: {last}")
-        return str(json.loads(last).get("status", ""))
+        imported = str(json.loads(last).get("status", ""))
+        with self._errors():
+            return self._with_platform(imported, reference, platform)
+
+    def _with_platform(self, image: str, reference: str, platform: str) -> str:
+        """Engines before 23 import every image as one of their own architecture: say whose it is, by an image with the same layer."""
+        found = self._client.inspect_image(image)
+        architecture = platform.partition("/")[2]
+        if found["Architecture"] == architecture:
+            return image
+        renamed, archive = image_archive.of_architecture(found, architecture, reference)
+        for answer in self._client.load_image(archive):
+            if "error" in answer:
+                raise EngineError(f"the engine could not say that {reference} is for {platform}: {answer['error']}")
+        self._client.remove_image(image)  # the tag has moved on; the layer stays with its new owner
+        return renamed
 
     def remove_image(self, reference: str) -> None:
         with self._errors(fine=(404,)):

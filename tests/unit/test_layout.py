@@ -24,6 +24,8 @@ ORDER = (
     "topology_schema",
     "topology_yaml",
     "topology_file",
+    "exec_stream",
+    "image_archive",
     "engine",
     "rootfs",
     "images",
