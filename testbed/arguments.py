@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from testbed import shipped, topology_file
 from testbed.engine import Engine
 from testbed.errors import InputError, UnknownName
 from testbed.host import Host
 from testbed.lab import Lab, Parts, read_parts
-from testbed.topology import Topology
-from testbed.topology_values import read_name
+
+if TYPE_CHECKING:
+    from testbed.topology import Topology
 
 
 @contextmanager
@@ -26,6 +27,10 @@ def engine() -> Iterator[Engine]:
 
 def load(file: str, name: str | None = None) -> Topology:
     """The topology of a file, or of one that comes with testbed when there is no file of that name."""
+    # Late: pydantic takes long to load, and most verbs read no topology.
+    from testbed import shipped, topology_file
+    from testbed.topology_values import read_name
+
     topology = topology_file.load(shipped.find(file))
     return topology if name is None else topology.model_copy(update={"name": read_name(name)})
 

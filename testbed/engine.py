@@ -304,10 +304,10 @@ class Engine:
         return True
 
     def list_images(self) -> list[str]:
-        """The references of all images of ours."""
+        """The references of all images of ours, the id of one that has none."""
         with self._errors():
             found = self._client.images(filters={"label": [LABEL]})
-        return [reference for one in found for reference in one["RepoTags"] or [one["Id"]]]
+        return [reference for one in found for reference in _references(one)]
 
     def import_image(self, tar: BinaryIO, reference: str, *, platform: str, changes: Sequence[str]) -> str:
         """Make an image of a root file system, read from ``tar`` as it comes; gives the image's id."""
@@ -373,6 +373,10 @@ class _Chunks:
 
 def _container(one: Mapping[str, Any]) -> Container:
     return Container(one["Id"], one["Names"][0].lstrip("/"), one["Labels"] or {}, one["State"], one["Status"])
+
+
+def _references(image: Mapping[str, Any]) -> list[str]:
+    return [tag for tag in image["RepoTags"] or [] if tag != "<none>:<none>"] or [image["Id"]]
 
 
 def _network(one: Mapping[str, Any]) -> DockerNetwork:

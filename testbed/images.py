@@ -149,9 +149,9 @@ def wanted_by(engine: Engine) -> tuple[HostImage, ...]:
 
 
 def stale(store: ImageStore) -> list[str]:
-    """The references of host images that this version of testbed does not use."""
+    """The host images that this version of testbed does not use: their references, or ids where a newer image took the reference."""
     current = {host_image(one).reference for one in architectures.ARCHITECTURES.values()}
-    return sorted(one for one in store.list_images() if one.startswith(f"{REPOSITORY}-") and one not in current)
+    return sorted(one for one in store.list_images() if one.startswith((f"{REPOSITORY}-", "sha256:")) and one not in current)
 
 
 def remove_stale(store: ImageStore) -> list[str]:

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from testbed.errors import InputError, LabError
-from testbed.topology import Network, Topology
+
+if TYPE_CHECKING:
+    from testbed.topology import Network, Topology  # types alone: pydantic takes long to load
 
 Subnet = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address

@@ -11,12 +11,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from testbed.architecture import ARCHITECTURES, EMULATED, Architecture
 from testbed.errors import InputError
 from testbed.network import Address, Segment, Taken, assign, device_name, mac_of, settle
-from testbed.topology import Host, Topology
+
+if TYPE_CHECKING:
+    from testbed.topology import Host, Topology  # types alone: pydantic takes long to load
 
 Settings = Mapping[str, Any]
 SWITCH = "switch"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from testbed import images
 from testbed.architecture import EMULATED, of_machine
@@ -18,7 +19,9 @@ from testbed.lock import lock
 from testbed.network import Taken, machine_routes
 from testbed.plan import Difference, architecture_of, compare, make_plan
 from testbed.process import wait_until
-from testbed.topology import Topology
+
+if TYPE_CHECKING:
+    from testbed.topology import Topology  # types alone: pydantic takes long to load
 
 
 @dataclass(frozen=True)
