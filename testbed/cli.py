@@ -525,8 +525,12 @@ def print_json(data: object) -> None:
 def console() -> Console:
     from rich.console import Console
 
+    class Output(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            raise BrokenPipeError  # as every other output does; rich would leave with exit code 1
+
     # Where nobody looks at a terminal nothing is to be cut or folded to its width.
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PLAIN_WIDTH)
+    return Output(highlight=False) if sys.stdout.isatty() else Output(highlight=False, width=PLAIN_WIDTH)
 
 
 def errors_console() -> Console:

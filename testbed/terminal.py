@@ -106,7 +106,7 @@ def interactive(engine: Engine, host: Host, argv: Sequence[str]) -> int:
     if not sys.stdin.isatty():
         return attached(host, argv)
     descriptor = sys.stdin.fileno()
-    environment = {"TERM": os.environ.get("TERM", "linux"), "PS1": f"{host.name}:\\w# "}
+    environment = {"TERM": os.environ.get("TERM", "linux"), "PS1": f"{host.name}:$PWD# "}
     stream = engine.exec_stream(host.container, argv, tty=True, environment=environment)
     settings = termios.tcgetattr(descriptor)
     try:
