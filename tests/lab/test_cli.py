@@ -1,0 +1,512 @@
+"""The command against a real lab: what goes in and comes out, byte by byte, and with which exit code."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dpkt  # type: ignore[import-untyped]
+import pytest
+
+from testbed.engine import Engine
+from testbed.process import Deadline, run_local
+from tests.lab.support import COMMAND, LIMIT_S, Labs, run_testbed, started, status
+
+EVERY_BYTE = bytes(range(256))
+SOLO = f"solo{uuid.uuid4().hex[:8]}"  # no other lab of this machine has a host of that name
+# The server's command repeats the words that are written into /tmp/words.
+TALKING = "echo to the output; echo to the errors >&2; mkfifo /tmp/words; while read word </tmp/words; do echo $word; done"
+LAB = f"""
+networks:
+  lan:
+  other:
+hosts:
+  client: {{networks: [lan, other], environment: {{COLOUR: green}}}}
+  server: {{networks: [lan], command: [sh, -c, '{TALKING}'], ready: {{log: to the output}}}}
+  big: {{kind: emulated, networks: [lan]}}
+"""
+OTHER = f"networks:\n  lan:\nhosts:\n  client:\n  {SOLO}:\n"
+
+
+@pytest.fixture(scope="module")
+def its_labs(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
+    labs = Labs(engine, tmp_path_factory.mktemp("labs"))
+    yield labs
+    labs.remove()
+
+
+@pytest.fixture(scope="module")
+def lab(its_labs: Labs) -> str:
+    """The name of the lab that these tests share."""
+    return its_labs.up(LAB).name
+
+
+@pytest.fixture(scope="module")
+def other(its_labs: Labs) -> str:
+    return its_labs.up(OTHER).name
+
+
+# exec
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -9 $$", 137)])
+def test_exec_leaves_with_the_commands_own_exit_code(lab: str, script: str, code: int) -> None:
+    done = run_testbed("exec", f"{lab}/client", "sh", "-c", script)
+    assert (done.exit_code, done.stdout, done.stderr) == (code, b"", b"")
+
+
+@pytest.mark.parametrize("host", ["client", "big"])
+def test_exec_passes_every_byte_both_ways_and_keeps_the_two_outputs_apart(lab: str, host: str) -> None:
+    data = EVERY_BYTE * 4
+    done = run_testbed("exec", f"{lab}/{host}", "sh", "-c", "tee /dev/stderr; printf end >&2", stdin=data)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, data, data + b"end")
+
+
+def test_exec_carries_much_data_both_ways_at_once(lab: str) -> None:
+    data = os.urandom(1 << 20) * 12
+    done = run_testbed("exec", f"{lab}/client", "cat", stdin=data)
+    assert done.exit_code == 0
+    assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
+
+
+def test_exec_runs_under_a_user_in_a_directory_with_variables(lab: str) -> None:
+    script = 'id -u; pwd; echo "$COLOUR $TASTE"'
+    done = run_testbed(
+        "exec", "-u", "nobody", "-w", "/usr/lib", "-e", "TASTE=sweet and sour", "-e", "EMPTY=", f"{lab}/client", "sh", "-c", script
+    )
+    assert done.check().text == "65534\n/usr/lib\ngreen sweet and sour\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-u", "nobdy"], "nobdy"),
+        (["-w", "/no/such/place"], "/no/such/place"),
+        (["-e", "TASTE"], "'TASTE' is not NAME=VALUE"),
+        (["--timeout", "0"], "--timeout"),
+    ],
+)
+def test_exec_says_which_option_is_wrong(lab: str, options: list[str], words: str) -> None:
+    refused = run_testbed("exec", *options, f"{lab}/client", "true")
+    assert refused.exit_code == 2
+    assert words in refused.error_text
+    assert "Traceback" not in refused.error_text
+
+
+def test_exec_of_a_program_that_is_not_there_is_an_error_that_names_it(lab: str) -> None:
+    refused = run_testbed("exec", f"{lab}/client", "no-such-program", "--verbose")
+    assert refused.exit_code == 2
+    assert "no-such-program" in refused.error_text
+
+
+def test_options_after_the_host_are_the_commands(lab: str) -> None:
+    assert run_testbed("exec", f"{lab}/client", "echo", "--help", "-u", "x").check().text == "--help -u x\n"
+
+
+def test_exec_ends_a_command_and_its_children_after_its_timeout(lab: str, its_labs: Labs) -> None:
+    mark = f"77{uuid.uuid4().int % 10**6:06}"
+    done = run_testbed("exec", "--timeout", "1", f"{lab}/client", "sh", "-c", f"echo begun; sleep {mark} & sleep {mark}", timeout_s=60)
+    assert done.exit_code == 3
+    assert done.stdout == b"begun\n"
+    assert "not within 1 s" in done.error_text
+    left = run_testbed("exec", f"{lab}/client", "ps", "-eo", "args").check().text
+    assert f"sleep {mark}" not in left.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("script", "number", "code"),
+    [
+        ("trap 'echo caught; exit 42' INT; echo begun; while :; do sleep 0.05; done", signal.SIGINT, 42),
+        ("trap 'echo caught; exit 43' TERM; echo begun; while :; do sleep 0.05; done", signal.SIGTERM, 43),
+        ("echo begun; exec sleep 1000", signal.SIGINT, 130),
+    ],
+)
+def test_a_signal_to_exec_goes_to_the_command(lab: str, script: str, number: signal.Signals, code: int) -> None:
+    with started("exec", f"{lab}/client", "sh", "-c", script) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"begun\n"
+        running.send_signal(number)
+        output, errors = running.communicate(timeout=LIMIT_S)
+    assert running.returncode == code
+    assert output == (b"caught\n" if code < 128 else b"")
+    assert b"Traceback" not in errors
+
+
+def test_ctrl_c_during_much_output_ends_it(lab: str) -> None:
+    """The command writes without end, so that the signal finds exec in the midst of its work."""
+    for _ in range(5):
+        with started("exec", f"{lab}/client", "yes") as running:
+            assert running.stdout is not None
+            assert running.stdout.read(1 << 20)
+            running.send_signal(signal.SIGINT)
+            running.communicate(timeout=LIMIT_S)
+        assert running.returncode == 130
+
+
+def test_exec_with_closed_or_useless_standard_input_gives_the_command_none(lab: str) -> None:
+    for redirection in ("<&-", "</dev/null"):
+        done = run_local(["sh", "-c", f'"$@" {redirection}', "sh", *COMMAND, "exec", f"{lab}/client", "sh", "-c", "cat; echo end"])
+        assert (done.exit_code, done.text, done.error_text) == (0, "end\n", ""), redirection
+
+
+def test_exec_with_closed_outputs_still_runs_the_command(lab: str) -> None:
+    done = run_local(["sh", "-c", '"$@" >&- 2>&-', "sh", *COMMAND, "exec", f"{lab}/client", "sh", "-c", "echo x; echo y >&2; exit 5"])
+    assert done.exit_code == 5
+
+
+def test_exec_does_not_read_an_input_that_the_command_leaves(lab: str) -> None:
+    """A terminal, or a pipe that stays open, does not keep exec from ending."""
+    reading, writing = os.pipe()
+    try:
+        done = subprocess.run([*COMMAND, "exec", f"{lab}/client", "true"], stdin=reading, timeout=LIMIT_S, capture_output=True)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+# Output that nobody reads
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["schema"], 0), (["status"], 0), (["exec", "{lab}/client", "yes"], 141), (["logs", "{lab}/server"], 0)],
+)
+def test_a_closed_pipe_is_no_error_to_talk_about(lab: str, arguments: list[str], code: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with subprocess.Popen([*COMMAND, *(one.format(lab=lab) for one in arguments)], stdout=writing, stderr=subprocess.PIPE) as process:
+        os.close(writing)
+        _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == code
+    assert not errors.replace(b"init: waiting\ninit: ready\n", b"")  # which logs shows
+
+
+@pytest.mark.parametrize("arguments", [["schema"], ["exec", "{lab}/client", "yes"]])
+def test_a_full_disk_under_the_output_is_said_in_one_line(lab: str, arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [*COMMAND, *(one.format(lab=lab) for one in arguments)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=LIMIT_S)
+    assert (done.returncode, done.stderr) == (3, b"testbed: No space left on device\n")
+
+
+# shell
+
+
+class Terminal:
+    """A pseudo terminal of a given size with the command on it; for a test to type into and read from."""
+
+    def __init__(self, *arguments: str, rows: int = 30, columns: int = 90) -> None:
+        self._master, slave = pty.openpty()
+        self.resize(rows, columns)
+        environment = {**os.environ, "TERM": "xterm"}
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment
+        )
+        os.close(slave)
+        self.seen = ""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def expect(self, pattern: str) -> re.Match[str]:
+        """The first match in what has come since the last one."""
+        deadline = Deadline(30)
+        while not (match := re.search(pattern, self.seen)):
+            ready, _, _ = select.select([self._master], [], [], deadline.left_s)
+            assert ready, f"no {pattern!r} in {self.seen!r}"
+            self.seen += os.read(self._master, 65536).decode(errors="replace")
+        self.seen = self.seen[match.end() :]
+        return match
+
+    def close(self) -> None:
+        os.close(self._master)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def terminal(*arguments: str) -> Iterator[Terminal]:
+    opened = Terminal(*arguments)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.mark.parametrize("host", ["client", "big"])
+def test_a_shell_has_a_terminal_a_prompt_and_its_own_exit_code(lab: str, host: str) -> None:
+    with terminal("shell", f"{lab}/{host}") as there:
+        there.expect(f"{host}:/# ")
+        there.type("cd /usr/lib; tty; echo $TERM; stty size\n")
+        there.expect(r"/dev/pts/\d+\s+xterm\s+30 90\s")
+        there.expect(f"{host}:/usr/lib# ")
+        there.type("exit 9\n")
+        assert there.process.wait(timeout=LIMIT_S) == 9
+
+
+def test_a_shell_learns_of_a_new_size_at_once_and_gets_ctrl_c(lab: str) -> None:
+    with terminal("shell", f"{lab}/client") as there:
+        there.expect("client:/# ")
+        # Nothing is typed after the new size: the shell has to be told without that. (The sum is not in the echo.)
+        there.type("sh -c 'trap \"echo now; stty size\" WINCH; echo armed $((40 + 2)); while :; do sleep 0.05; done'\n")
+        there.expect("armed 42")
+        there.resize(50, 132)
+        there.expect(r"now\s+50 132\s")
+        there.type("\x03")
+        there.expect("client:/# ")
+        there.type("echo still here\n")
+        there.expect("still here\r?\nclient:/# ")
+        there.type("\x04")
+        assert there.process.wait(timeout=LIMIT_S) in (0, 130)  # dash leaves with the code of its last command
+
+
+def test_a_shell_without_a_terminal_reads_a_script(lab: str) -> None:
+    done = run_testbed("shell", f"{lab}/client", stdin=b"echo one\nexit 4\n")
+    assert (done.exit_code, done.stdout) == (4, b"one\n")
+
+
+# logs
+
+
+def test_logs_shows_what_the_hosts_command_wrote(lab: str) -> None:
+    done = run_testbed("logs", f"{lab}/server").check()
+    assert done.text.startswith("to the output\n")
+    assert "to the errors\n" in done.error_text
+
+
+def test_logs_goes_on_with_follow_and_ends_with_ctrl_c(lab: str) -> None:
+    word = uuid.uuid4().hex
+    with started("logs", "-f", f"{lab}/server") as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"to the output\n"
+        run_testbed("exec", f"{lab}/server", "sh", "-c", f"echo {word} >/tmp/words").check()
+        while running.stdout.readline() != f"{word}\n".encode():
+            assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=LIMIT_S)
+    assert b"Traceback" not in errors
+    assert running.returncode in (0, 130)
+
+
+# put and get
+
+
+def test_files_and_directories_keep_their_content_and_modes(lab: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub" / "empty").mkdir(parents=True)
+    (tree / "sub" / "script").write_bytes(b"#!/bin/sh\nexit 3\n")
+    (tree / "sub" / "script").chmod(0o751)
+    (tree / "a name with blanks").write_bytes(EVERY_BYTE)
+    (tree / "link").symlink_to("sub/script")
+    run_testbed("put", tree, f"{lab}/client:/root/").check()
+    assert run_testbed("exec", f"{lab}/client", "/root/tree/sub/script").exit_code == 3
+    run_testbed("get", f"{lab}/client:/root/tree", tmp_path / "back").check()
+    back = tmp_path / "back"
+    assert (back / "a name with blanks").read_bytes() == EVERY_BYTE
+    assert (back / "sub" / "script").stat().st_mode & 0o7777 == 0o751
+    assert (back / "link").readlink() == Path("sub/script")
+    assert (back / "sub" / "empty").is_dir()
+
+
+def test_put_and_get_into_a_directory_keep_the_name(lab: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    into = tmp_path / "into"
+    into.mkdir()
+    run_testbed("put", tmp_path / "file", f"{lab}/client:/tmp").check()  # a directory, though no slash says so
+    run_testbed("put", tmp_path / "file", f"{lab}/client:/tmp/renamed").check()
+    run_testbed("get", f"{lab}/client:/tmp/file", into).check()
+    assert (into / "file").read_text() == "content"
+    here = {"PYTHONPATH": str(Path.cwd())}
+    run_local([*COMMAND, "get", f"{lab}/client:/tmp/renamed"], directory=into, environment={**os.environ, **here}).check()
+    assert (into / "renamed").read_text() == "content"
+    run_testbed("get", f"{lab}/client:/etc/hosts", tmp_path / "other-name").check()
+    assert "localhost" in (tmp_path / "other-name").read_text()
+
+
+def test_put_of_this_directory_has_its_name(lab: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("content")
+    here = {"PYTHONPATH": str(Path.cwd())}
+    run_local([*COMMAND, "put", ".", f"{lab}/client:/tmp"], directory=tmp_path / "mine", environment={**os.environ, **here}).check()
+    assert run_testbed("exec", f"{lab}/client", "cat", "/tmp/mine/file").check().text == "content"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["put", "{here}/missing", "{lab}/client:/tmp/x"], "missing: No such file or directory"),
+        (["put", "{here}/file", "{lab}/client:/no/such/directory/x"], "/no/such/directory/x"),
+        (["put", "{here}/file", "{lab}/client:relative"], "it begins with /"),
+        (["put", "{here}/file", "{lab}/client"], "is not HOST:PATH"),
+        (["put", "{here}/file", ":/tmp/x"], "is not HOST:PATH"),
+        (["get", "{lab}/client:/missing", "{here}"], "/missing"),
+        (["get", "{lab}/client:/etc/hosts", "{here}/no/such/place"], "No such file or directory"),
+        (["get", "{lab}/clint:/etc/hosts", "{here}"], "did you mean 'client'?"),
+    ],
+)
+def test_what_cannot_be_copied_is_named(lab: str, tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "file").write_text("content")
+    refused = run_testbed(*(one.format(here=tmp_path, lab=lab) for one in arguments))
+    assert refused.exit_code == 2, refused.error_text
+    assert words in refused.error_text
+    assert "Traceback" not in refused.error_text
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file"]
+
+
+# capture
+
+
+@pytest.fixture
+def pinging(its_labs: Labs, lab: str) -> Iterator[None]:
+    """The client asks the server all the time."""
+    with its_labs.lab(its_labs.folder / f"{lab}.yaml") as there, there.host("client").start(["ping", "-i", "0.1", "server"]):
+        yield
+
+
+def test_capture_writes_a_line_a_packet(lab: str, pinging: None) -> None:
+    done = run_testbed("capture", "--count", "4", f"{lab}/server", "icmp")
+    assert done.exit_code == 0, done.error_text
+    lines = done.text.splitlines()
+    assert len(lines) == 4
+    assert all("ICMP echo re" in one for one in lines)
+
+
+def test_capture_writes_a_pcap_file_or_stream(lab: str, tmp_path: Path, pinging: None) -> None:
+    run_testbed("capture", "-w", tmp_path / "trace.pcap", "-c", "3", f"{lab}/server", "icmp").check()
+    stream = run_testbed("capture", "-w", "-", "-c", "3", "-n", "lan", f"{lab}/client", "icmp").check()
+    for data in ((tmp_path / "trace.pcap").read_bytes(), stream.stdout):
+        packets = [dpkt.ethernet.Ethernet(frame) for _, frame in dpkt.pcap.Reader(io.BytesIO(data))]
+        assert len(packets) == 3
+        assert all(isinstance(one.data.data, dpkt.icmp.ICMP) for one in packets)
+
+
+@pytest.mark.parametrize("options", [[], ["-w", "-"]])
+def test_capture_ends_after_its_seconds(lab: str, options: list[str]) -> None:
+    done = run_testbed("capture", *options, "--seconds", "0.5", f"{lab}/server", "udp", "port", "9")
+    assert done.exit_code == 0, done.error_text
+    assert len(done.stdout.strip()) == (24 if options else 0)  # a pcap file's header alone
+
+
+def test_capture_ends_well_with_ctrl_c(lab: str, pinging: None) -> None:
+    with started("capture", f"{lab}/server", "icmp") as running:
+        assert running.stdout is not None
+        assert b"ICMP" in running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=LIMIT_S)
+    assert (running.returncode, errors) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{lab}/server", "prot", "80"], "refuses the filter 'prot 80'"),
+        (["{lab}/client"], "--network, one of: lan, other"),
+        (["-n", "lam", "{lab}/client"], "did you mean 'lan'?"),
+        (["-n", "other", "{lab}/server"], "other"),
+        (["-w", "/no/such/directory/x", "{lab}/server"], "/no/such/directory/x"),
+        (["-c", "0", "{lab}/server"], "--count"),
+    ],
+)
+def test_capture_says_what_is_wrong_with_its_arguments(lab: str, arguments: list[str], words: str) -> None:
+    refused = run_testbed("capture", *(one.format(lab=lab) for one in arguments))
+    assert refused.exit_code == 2, refused.error_text
+    assert words in refused.error_text
+    assert "Traceback" not in refused.error_text
+
+
+# Which lab, which host, which verb
+
+
+def test_a_host_may_be_named_alone_where_one_lab_has_it(lab: str, other: str) -> None:
+    assert run_testbed("exec", SOLO, "hostname").check().text == f"{SOLO}\n"
+    ambiguous = run_testbed("exec", "client", "true")
+    assert ambiguous.exit_code == 2
+    assert "several labs have a host 'client'" in ambiguous.error_text
+    assert f"{lab}/client" in ambiguous.error_text
+    assert f"{other}/client" in ambiguous.error_text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["exec", "{lab}/servr", "true"], "did you mean 'server'?"),
+        (["exec", "{lab}x/server", "true"], "did you mean '{lab}'?"),
+        (["exec", "{lab}/", "true"], "no host of lab '{lab}' is called ''"),
+        (["shell", f"{SOLO}x"], f"did you mean '{SOLO}'?"),
+        (["status", "{lab}x"], "did you mean '{lab}'?"),
+        (["exchange", "{lab}x"], "did you mean '{lab}'?"),
+        (["down", "{lab}x"], "did you mean '{lab}'?"),
+        (["down", "a/b"], "no lab is called 'a/b'"),
+        (["down", "../escape"], "no lab is called '../escape'"),
+        (["down", "x" * 300], "no lab is called"),
+        (["down"], "which lab is to be removed?"),
+        (["down", "--all", "{lab}"], "which lab is to be removed?"),
+    ],
+)
+def test_a_slip_of_the_keyboard_gets_the_nearest_name(lab: str, other: str, arguments: list[str], words: str) -> None:
+    refused = run_testbed(*(one.format(lab=lab) for one in arguments))
+    assert refused.exit_code == 2, refused.error_text
+    assert words.format(lab=lab) in refused.error_text
+    assert "Traceback" not in refused.error_text
+
+
+# What reads
+
+
+def test_status_shows_every_host_for_people_and_for_programs(lab: str) -> None:
+    rows = status(lab)
+    assert set(rows) == {"client", "server", "big"}
+    assert (rows["big"]["kind"], rows["big"]["arch"], rows["big"]["byte_order"]) == ("emulated", "s390x", "big")
+    assert rows["client"]["kernel"] == os.uname().release
+    assert set(rows["client"]["addresses"]) == {"lan", "other"}
+    text = run_testbed("status", lab).check().text
+    for row in rows.values():
+        assert all(word in text for word in (row["host"], row["kind"], row["arch"], row["byte_order"], row["kernel"], row["state"]))
+        assert all(one.partition("/")[0] in text for of_network in row["addresses"].values() for one in of_network)
+
+
+def test_images_are_listed(lab: str) -> None:
+    listed = json.loads(run_testbed("images", "--json").check().text)
+    assert {"s390x"} < {one["architecture"] for one in listed["images"]}
+    assert all(one["present"] for one in listed["images"])
+    text = run_testbed("images").check().text
+    assert all(f"{one['reference']}  there" in text for one in listed["images"])
+
+
+def test_doctor_says_the_same_to_people_and_programs() -> None:
+    told = run_testbed("doctor", "--json")
+    findings = json.loads(told.text)
+    assert told.exit_code == (0 if findings["ok"] else 3)
+    assert {"check", "ok", "found", "mend"} == set(findings["findings"][0])
+    for_people = run_testbed("doctor")
+    assert for_people.exit_code == told.exit_code
+    assert all(one["check"] in for_people.text for one in findings["findings"])
+
+
+def test_exchange_holds_and_shows_a_forgotten_htonl(lab: str) -> None:
+    told = run_testbed("exchange", lab, "--json")
+    assert told.exit_code == 0, told.error_text + told.text
+    json.loads(told.text)
+    forgotten = run_testbed("exchange", lab, "--host-order", "--integer", "258", "--text", "hi")
+    assert forgotten.exit_code == 1, forgotten.error_text
+    assert "REFUTED" in forgotten.text
+    assert "HOLDS" in forgotten.text
