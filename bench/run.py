@@ -23,9 +23,9 @@ from pathlib import Path
 from testbed import shipped, topology_file
 from testbed.engine import Engine
 from testbed.images import wanted_by
-from testbed.lab import Lab, container_name, parts_of
+from testbed.lab import Lab, container_name, down, parts_of
 from testbed.process import run_local
-from testbed.up import down, up
+from testbed.up import up
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTBED = Path(sys.executable).with_name("testbed")

@@ -113,22 +113,21 @@ def down(lab: str | None, everything: bool) -> None:
       testbed down star
       testbed down --all
     """
+    from testbed import lab as labs
     from testbed import lock
-    from testbed import up as bringing_up
     from testbed.arguments import engine, lab_name
-    from testbed.lab import read_parts
 
     if (lab is None) != everything:
         raise InputError("which lab is to be removed?", hint="testbed down LAB, or testbed down --all; testbed status lists them")
     with engine() as its_engine:
-        known = {*read_parts(its_engine), *lock.interrupted()}
-        labs = sorted(known) if everything else [lab_name(lab or "")]
-        for one in labs:
+        known = {*labs.read_parts(its_engine), *lock.interrupted()}
+        chosen = sorted(known) if everything else [lab_name(lab or "")]
+        for one in chosen:
             if one not in known:
                 raise UnknownName("lab", one, known)
-            removed = bringing_up.down(its_engine, one)
+            removed = labs.down(its_engine, one)
             click.echo(f"lab {one} is down: {len(removed.hosts)} hosts, {len(removed.networks)} networks removed")
-        if everything and not labs:
+        if everything and not chosen:
             click.echo("there is no lab")
 
 

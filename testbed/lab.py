@@ -23,6 +23,7 @@ from testbed.architecture import ARCHITECTURES, of_machine
 from testbed.engine import STDERR, Container, DockerNetwork, Engine
 from testbed.errors import UnknownName
 from testbed.host import Host, HostFacts
+from testbed.lock import lock
 from testbed.network import Address, Segment, device_name
 from testbed.plan import Existing, Settings, segment_from_label
 from testbed.process import Deadline, wait_until
@@ -262,28 +263,34 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def remove(engine: Engine, lab: str, *, interrupted: bool) -> Parts:
-    """Remove everything of a lab that the engine has, and give what that was.
-
-    ``interrupted``: an `up` was killed, and the engine may still be making what it had been asked for; stay until
-    nothing of the lab has appeared for a while.
-    """
-    parts = parts_of(engine, lab)
-    _remove(engine, parts)
-    if interrupted:
-        quiet = Deadline(QUIET_S)
-        while not quiet.passed:
-            if late := parts_of(engine, lab):
-                _remove(engine, late)
-                quiet = Deadline(QUIET_S)
-            wait_until(lambda: True, timeout_s=1, what="the engine")
+def down(engine: Engine, lab: str) -> Parts:
+    """Remove everything of a lab that the engine has, whatever state it is in, and give what that was."""
+    with lock(lab) as held:
+        if held.interrupted:
+            settle(engine, lab)
+        parts = parts_of(engine, lab)
+        external = [one for one in parts.networks.values() if segment_from_label(one.labels[SETTINGS]).external]
+        internal = [one for one in parts.networks.values() if one not in external]
+        todo = [partial(engine.remove_container, one.id) for one in parts.containers]
+        todo += [partial(engine.remove_network, one.id) for one in internal]
+        side_by_side(lambda work: work(), todo)
+        # The switch was on these.
+        side_by_side(engine.remove_network, [one.id for one in external])
+        held.done()
     return parts
 
 
-def _remove(engine: Engine, parts: Parts) -> None:
-    """Hosts and the networks they do not touch at the same time; the switch, which external networks hold, before those."""
-    if parts.switch:
-        engine.remove_container(parts.switch.id)
-    todo = [partial(engine.remove_container, one.id) for one in (*parts.hosts.values(), *parts.retired)]
-    todo += [partial(engine.remove_network, one.id) for one in parts.networks.values()]
-    side_by_side(lambda work: work(), todo)
+def settle(engine: Engine, lab: str) -> None:
+    """After a killed `up`: the engine may still be making what it had been asked for. Wait until nothing of the lab changes."""
+    before: list[tuple[str, str]] | None = None
+    quiet = Deadline(QUIET_S)
+
+    def at_rest() -> bool:
+        nonlocal before, quiet
+        parts = parts_of(engine, lab)
+        now = [(one.id, one.state) for one in parts.containers] + [(one.id, "") for one in parts.networks.values()]
+        if now != before:
+            before, quiet = now, Deadline(QUIET_S)
+        return quiet.passed
+
+    wait_until(at_rest, timeout_s=60, every_s=0.1, what=f"the engine at rest after an interrupted up of lab '{lab}'")

@@ -63,7 +63,7 @@ def overlapping(subnet: Subnet, taken: Iterable[Taken]) -> Taken | None:
     return None
 
 
-def settle(
+def choose_subnets(
     networks: Mapping[str, Network], sizes: Mapping[str, int], taken: Sequence[Taken], kept: Mapping[str, Segment]
 ) -> dict[str, Segment]:
     """Every network with its subnets: the file's, else those it has already (``kept``), else free ones.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.architecture import ARCHITECTURES, EMULATED, Architecture
 from testbed.errors import InputError
-from testbed.network import Address, Segment, Taken, assign, device_name, mac_of, settle
+from testbed.network import Address, Segment, Taken, assign, device_name, mac_of
 
 if TYPE_CHECKING:
     from testbed.topology import Host, Topology  # types alone: pydantic takes long to load
@@ -98,7 +98,7 @@ def make_plan(
     architecture that is not this machine's.
     """
     sizes = {name: len(topology.hosts_on(name)) for name in topology.networks}
-    segments = settle(topology.networks, sizes, taken, existing.segments)
+    segments = choose_subnets(topology.networks, sizes, taken, existing.segments)
     addresses = assign(topology, segments, existing.addresses())
     hosts = {}
     for name, host in topology.hosts.items():

@@ -1,4 +1,4 @@
-"""Bringing a lab up, and taking it down."""
+"""Bringing a lab up: what it is to be, what there is, and the difference carried out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from testbed.change import Change, Progress, silent
 from testbed.doctor import binfmt_problem
 from testbed.engine import Engine
 from testbed.errors import InputError, LabError
-from testbed.lab import LAB, NETWORK, QUIET_S, Parts, existing, parts_of, read_parts, remove
+from testbed.lab import LAB, NETWORK, Parts, existing, read_parts, settle
 from testbed.lock import lock
 from testbed.network import Taken, machine_routes
 from testbed.plan import Difference, architecture_of, compare, make_plan
-from testbed.process import wait_until
 
 if TYPE_CHECKING:
     from testbed.topology import Topology  # types alone: pydantic takes long to load
@@ -43,7 +42,8 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
         raise LabError(problem, hint="run: make setup")
     with lock(topology.name) as held:
         if held.interrupted:
-            _settle(engine, topology.name, progress)
+            progress(topology.name, "the last up was interrupted: waiting for the engine")
+            settle(engine, topology.name)
         references = {one.architecture.name: one.reference for one in images.build(engine, list(wanted), progress)}
         found = read_parts(engine)
         parts = found.pop(topology.name, None) or Parts(topology.name, None, {}, [], {})
@@ -54,14 +54,6 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
             Change(engine, parts, there, plan, difference, files, references[machine.name], progress).carry_out(held)
         held.done()
     return Outcome(difference, time.monotonic() - begin)
-
-
-def down(engine: Engine, lab: str) -> Parts:
-    """Remove a lab, whatever state it is in, and give what was removed (false when there was nothing)."""
-    with lock(lab) as held:
-        parts = remove(engine, lab, interrupted=held.interrupted)
-        held.done()
-    return parts
 
 
 def taken(engine: Engine, lab: str) -> list[Taken]:
@@ -86,19 +78,3 @@ def read_files(topology: Topology) -> dict[str, dict[str, bytes]]:
             except OSError as error:
                 raise InputError(f"host '{name}': {file.source} cannot be read: {error.strerror}") from error
     return read
-
-
-def _settle(engine: Engine, lab: str, progress: Progress) -> None:
-    """After a killed `up`: wait until the engine makes nothing more for this lab."""
-    progress(lab, "the last up was interrupted: waiting for the engine")
-    before, since = None, time.monotonic()
-
-    def quiet() -> bool:
-        nonlocal before, since
-        parts = parts_of(engine, lab)
-        now = [(one.id, one.state) for one in parts.containers] + [(one.id, "") for one in parts.networks.values()]
-        if now != before:
-            before, since = now, time.monotonic()
-        return time.monotonic() - since > QUIET_S
-
-    wait_until(quiet, timeout_s=60, every_s=0.1, what=f"the engine at rest after an interrupted up of lab '{lab}'")

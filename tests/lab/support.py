@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from testbed import shipped, up
+from testbed import shipped
 from testbed.engine import Engine
-from testbed.lab import Lab, parts_of
+from testbed.lab import Lab, down, parts_of
 from testbed.process import Result, run_local
 
 COMMAND = (sys.executable, "-m", "testbed")
@@ -81,7 +81,7 @@ class Labs:
 
     def remove(self) -> None:
         for name in self.names:
-            up.down(self.engine, name)
+            down(self.engine, name)
 
 
 def status(lab: str) -> dict[str, dict[str, Any]]:
