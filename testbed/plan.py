@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.architecture import ARCHITECTURES, EMULATED, Architecture
 from testbed.errors import InputError
-from testbed.network import Address, Segment, Taken, assign, device_name, mac_of
+from testbed.network import Address, Segment, Taken, assign, choose_subnets, device_name, mac_of
 
 if TYPE_CHECKING:
     from testbed.topology import Host, Topology  # types alone: pydantic takes long to load
