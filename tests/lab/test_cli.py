@@ -193,7 +193,7 @@ def test_a_closed_pipe_is_no_error_to_talk_about(lab: str, arguments: list[str],
         os.close(writing)
         _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == code
-    assert not errors.replace(b"init: waiting\ninit: ready\n", b"")  # which logs shows
+    assert not re.search(b"Traceback|Exception|Broken", errors)
 
 
 @pytest.mark.parametrize("arguments", [["schema"], ["exec", "{lab}/client", "yes"]])
