@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -329,7 +330,7 @@ def exchange(lab: str | None, host_order: bool, integer: int, text: str, as_json
             out = console()
             report.print_hosts(out, labs.status(its_engine, there.name))
             report.print_exchanges(out, results)
-            report.print_next(out, there.name, host_order=host_order)
+            report.print_next(out, there.name, host_order=host_order, command=own_name())
     if not main_job.all_hold(results):
         sys.exit(1)
 
@@ -519,6 +520,11 @@ def doctor(as_json: bool) -> None:
 
 def print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2, default=str))
+
+
+def own_name() -> str:
+    """How one calls this command here: by name where the shell finds it, else by its path."""
+    return "testbed" if shutil.which("testbed") else os.path.relpath(sys.argv[0])
 
 
 def console() -> Console:
