@@ -290,13 +290,13 @@ def show(
     output = output or sys.stdout.buffer
     if file is not None:
         sink = output if str(file) == "-" else file
-        with capture(switch, device, filter=filter, file=sink, count=count, immediate=False) as running, _ctrl_c_ends():
+        with capture(switch, device, filter=filter, file=sink, count=count, immediate=False) as running, ctrl_c_ends():
             running.wait(timeout_s=duration_s)
         return
     options = ["-l", "--immediate-mode", "-s", str(SNAP), *(["-c", str(count)] if count is not None else [])]
     with switch.start(command(device, filter, *options)) as process:
         wait_until_listening(process, switch, device, filter)
-        with _ctrl_c_ends():
+        with ctrl_c_ends():
             _copy_lines(process, output, Deadline(duration_s))
         process.send_signal(signal.SIGINT)
         result = process.result(timeout_s=END_S)
@@ -320,7 +320,8 @@ def _copy_lines(process: Process, output: BinaryIO, deadline: Deadline) -> None:
 
 
 @contextmanager
-def _ctrl_c_ends() -> Iterator[None]:
+def ctrl_c_ends() -> Iterator[None]:
+    """Within it Ctrl-C is an end like others."""
     try:
         yield
     except KeyboardInterrupt:

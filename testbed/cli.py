@@ -211,8 +211,11 @@ def shell(host: str) -> None:
 @testbed.command()
 @click.argument("host")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the host ends, or Ctrl-C.")
-def logs(host: str, follow: bool) -> None:
+@AS_JSON
+def logs(host: str, follow: bool, as_json: bool) -> None:
     """Show what a host's own command (`command:` in the file) wrote, and what its first process said.
+
+    With --json an object a line: the stream, and a piece of its text.
 
     \b
     Example:
@@ -223,6 +226,10 @@ def logs(host: str, follow: bool) -> None:
 
     with engine() as its_engine, host_called(its_engine, host) as there:
         for stream, data in its_engine.output(there.container, follow=follow):
+            if as_json:
+                name, text = "stdout" if stream == STDOUT else "stderr", data.decode(errors="backslashreplace")
+                click.echo(json.dumps({"stream": name, "text": text}))
+                continue
             out = sys.stdout.buffer if stream == STDOUT else sys.stderr.buffer
             out.write(data)
             out.flush()
@@ -277,12 +284,20 @@ def get(remote: str, local: Path) -> None:
 )
 @click.option("--count", "-c", type=click.IntRange(min=1), metavar="N", help="Stop after N packets.")
 @click.option("--seconds", "-s", "duration_s", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after S seconds.")
+@AS_JSON
 def capture(
-    host: str, filter_: tuple[str, ...], network: str | None, file: Path | None, count: int | None, duration_s: float | None
+    host: str,
+    filter_: tuple[str, ...],
+    network: str | None,
+    file: Path | None,
+    count: int | None,
+    duration_s: float | None,
+    as_json: bool,
 ) -> None:
     """Capture what a host sends and receives, at its port of the lab's switch: from outside, so the host does not notice.
 
-    FILTER is tcpdump's (pcap-filter(7)). Ends with Ctrl-C, or as the options say.
+    FILTER is tcpdump's (pcap-filter(7)). Ends with Ctrl-C, or as the options say. With --json the TCP segments and UDP
+    datagrams are printed at the end.
 
     \b
     Examples:
@@ -290,11 +305,18 @@ def capture(
       testbed capture --write trace.pcap --seconds 10 server
     """
     from testbed import capture as capturing
+    from testbed import wire
     from testbed.arguments import engine, lab_of, only_network
 
     with engine() as its_engine, lab_of(its_engine, host) as (lab, name), lab.switch as switch:
         device = lab.port(name, network or only_network(lab, name))
-        capturing.show(switch, device, " ".join(filter_), file=file, count=count, duration_s=duration_s)
+        wanted = " ".join(filter_)
+        if not as_json:
+            capturing.show(switch, device, wanted, file=file, count=count, duration_s=duration_s)
+            return
+        with capturing.capture(switch, device, filter=wanted, count=count) as running, capturing.ctrl_c_ends():
+            running.wait(timeout_s=duration_s)
+        print_json(wire.as_json(running.packets()))
 
 
 # The main job
@@ -385,17 +407,22 @@ def schema() -> None:
 @testbed.command()
 @click.argument("file")
 @click.option("--format", "form", default="mermaid", show_default=True, help="mermaid or dot.")
-def graph(file: str, form: str) -> None:
+@AS_JSON
+def graph(file: str, form: str, as_json: bool) -> None:
     """Draw a topology, as the text of a Mermaid or Graphviz diagram.
 
     \b
     Example:
       testbed graph routed --format dot | dot -Tsvg > routed.svg
     """
+    from testbed import graph as drawing
     from testbed.arguments import load
-    from testbed.graph import draw
 
-    click.echo(draw(load(file), form), nl=False)
+    topology = load(file)
+    if as_json:
+        print_json(drawing.as_json(topology))
+    else:
+        click.echo(drawing.draw(topology, form), nl=False)
 
 
 # The machine

@@ -53,6 +53,15 @@ def dot(topology: Topology) -> str:
     return "\n".join([*lines, "}", ""])
 
 
+def as_json(topology: Topology) -> dict[str, object]:
+    """What the picture shows, for programs: networks, hosts, and the links between them."""
+    return {
+        "networks": [{"name": name, "words": network_words(network)} for name, network in topology.networks.items()],
+        "hosts": [{"name": name, "kind": host.kind, "words": host_words(host)} for name, host in topology.hosts.items()],
+        "links": [{"host": name, "network": network} for name, host in topology.hosts.items() for network in host.networks],
+    }
+
+
 FORMATS: Mapping[str, Callable[[Topology], str]] = {"mermaid": mermaid, "dot": dot}
 
 

@@ -213,6 +213,23 @@ def segments_of(packets: Iterable[Packet]) -> Iterator[Segment]:
             yield Segment(*ends, tcp.seq, flags & ~FIN, tcp.data, *one.seen)
 
 
+def as_json(packets: Sequence[Packet]) -> dict[str, object]:
+    """TCP segments and UDP datagrams as they were seen, data as hexadecimal digits, for programs."""
+
+    def row(one: Segment | Datagram) -> dict[str, object]:
+        return {"time_s": one.time_s, "source": str(one.source), "destination": str(one.destination), "data": one.data.hex()}
+
+    names = {SYN: "SYN", FIN: "FIN", RST: "RST", ACK: "ACK"}
+    return {
+        "packets": len(packets),
+        "tcp": [
+            {**row(one), "sequence": one.sequence, "flags": [name for bit, name in names.items() if one.flags & bit]}
+            for one in segments_of(packets)
+        ],
+        "udp": [{**row(one), "whole": one.whole} for one in datagrams(packets)],
+    }
+
+
 def datagrams(packets: Iterable[Packet]) -> list[Datagram]:
     """The UDP datagrams in a capture, each where its last fragment was seen."""
     found = []
