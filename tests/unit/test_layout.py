@@ -51,6 +51,10 @@ ORDER = (
     "arguments",
     "terminal",
     "progress",
+    "verbs",
+    "verbs_lab",
+    "verbs_host",
+    "verbs_machine",
     "cli",
     "pytest_plugin",
 )
