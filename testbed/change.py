@@ -20,7 +20,7 @@ from typing import Any
 
 from testbed import observe
 from testbed.engine import STDERR, ContainerSpec, Engine
-from testbed.errors import DeadlineExceeded, InputError, LabError, TestbedError
+from testbed.errors import DeadlineExceeded, EngineError, InputError, LabError, TestbedError
 from testbed.host import Host
 from testbed.lab import (
     HOST,
@@ -42,7 +42,7 @@ from testbed.lab import (
     side_by_side,
 )
 from testbed.lock import Lock
-from testbed.network import Segment
+from testbed.network import Segment, mac_of
 from testbed.plan import Difference, Existing, Plan, Settings, init_arguments, names_for, to_label
 from testbed.process import wait_until
 
@@ -52,7 +52,9 @@ Progress = Callable[[str, str], None]
 SWITCH_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETUID", "SETGID", "KILL", "DAC_OVERRIDE")
 # Nothing of the switch itself is to be seen on the lab's networks.
 SWITCH_SYSCTLS = ("net.ipv6.conf.default.disable_ipv6=1",)
+UPLINK_MAC_BEGINS = 0x06
 _INIT_ERROR = re.compile(rb"init: (sysctl|route|address) (.*)")
+_RUNC_SYSCTL = re.compile(r"/proc/sys/([\w/.-]+): (.*)")
 _COMMAND_ENDED = re.compile(rb"init: command (.*)")
 # What the kernel says of a sysctl (proc_sys_call_handler and the handler behind it), in words: reason, way out.
 _OWN_KERNEL = "kind: vm, a host with a kernel of its own, will take it"
@@ -95,6 +97,7 @@ class Change:
         self.cancelled = threading.Event()
         self.made: list[str] = []  # containers, in the order they were made
         self.undo: list[Callable[[], Any]] = []
+        self.opened: list[Host] = []  # connections that were made to ask whether a host is ready
         self.obsolete: list[str] = []  # containers to be removed once all has gone well
 
     def carry_out(self, held: Lock) -> None:
@@ -117,8 +120,8 @@ class Change:
                     error.hint = f"{error.hint}\n  {left}".strip()
                 raise
             finally:
-                if self.switch:
-                    self.switch.close()
+                for host in (*self.opened, *([self.switch] if self.switch else [])):
+                    host.close()
         side_by_side(self.engine.remove_container, self.obsolete)
 
     def _give_up(self, running: Collection[Future[None]]) -> None:
@@ -223,7 +226,10 @@ class Change:
         self._in_switch(f"link add {bridge} mtu {segment.mtu} up type bridge")
         if segment.external:
             uplink = self._uplink(segment)
-            self._in_switch(f"address flush dev {uplink}", f"link set {uplink} mtu {segment.mtu} master {bridge} up")
+            # Docker gave it a MAC made of an address, as the hosts' are: one of them has the same, and frames for that
+            # host would end here.
+            mac = mac_of(segment.gateway, first=UPLINK_MAC_BEGINS)
+            self._in_switch(f"address flush dev {uplink}", f"link set {uplink} address {mac} mtu {segment.mtu} master {bridge} up")
 
     def _uplink(self, segment: Segment) -> str:
         """The switch's device on Docker's network: the one with an address of its subnet."""
@@ -282,7 +288,10 @@ class Change:
         container = self._create(host_spec(self.lab, name, settings, self.plan.hosts))
         if self.files[name]:
             self.engine.put_archive(container, "/", _tar(self.files[name], settings["files"]))
-        self.engine.start(container)
+        try:
+            self.engine.start(container)
+        except EngineError as error:
+            raise _why_not_started(name, error, settings) from error
         self._plug_when_it_waits(name, container, settings)
         if settings["ready"]:
             self.progress(name, "waiting until it is ready")
@@ -331,6 +340,7 @@ class Change:
             what = f"host '{name}' ready: '{ready['log']}' in the output of its command"
         else:
             host = make_host(self.engine, self.lab, name, container, settings)
+            self.opened.append(host)
             if "listening" in ready:
                 condition = lambda: ready["listening"] in observe.listening_ports(host)  # noqa: E731
                 what = f"host '{name}' ready: TCP port {ready['listening']} listened on"
@@ -422,6 +432,18 @@ def _tar(contents: Mapping[str, bytes], labels: Mapping[str, Sequence[Any]]) -> 
             member.size, member.mode, member.mtime = len(content), labels[path][1], int(time.time())
             tar.addfile(member, io.BytesIO(content))
     return packed.getvalue()
+
+
+def _why_not_started(name: str, error: EngineError, settings: Settings) -> TestbedError:
+    """The sysctls of the IPC namespace are set by the engine, before there is a process that could tell."""
+    found = _RUNC_SYSCTL.search(error.message)
+    if found is None:
+        return error
+    sysctl = found[1].replace("/", ".")
+    words, way_out = _SYSCTL_REASONS.get(
+        "EINVAL" if "invalid argument" in found[2] else "", (f"the kernel did not take it: {found[2]}", "")
+    )
+    return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
 
 
 def _why_init_ended(name: str, wrote: bytes, settings: Settings) -> TestbedError:

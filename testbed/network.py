@@ -158,9 +158,9 @@ def _usable(subnet: Subnet) -> Iterator[Address]:
     return islice(hosts, 1 << 16)
 
 
-def mac_of(address: IPv4Address) -> str:
+def mac_of(address: IPv4Address, *, first: int = 0x02) -> str:
     """The MAC that goes with an address: locally administered, and the same whenever the host comes up again."""
-    return ":".join(f"{octet:02x}" for octet in (0x02, 0x42, *address.packed))
+    return ":".join(f"{octet:02x}" for octet in (first, 0x42, *address.packed))
 
 
 def device_name(readable: str) -> str:

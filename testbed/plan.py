@@ -192,7 +192,8 @@ def init_arguments(settings: Settings) -> list[str]:
     """What the host's first process is to do: sysctls, addresses, routes, then the command."""
     arguments: list[str] = []
     for name, value in settings["sysctls"].items():
-        arguments += ["--sysctl", f"{name}={value}"]
+        if name.startswith("net."):  # the engine sets the others, which are read-only in a container
+            arguments += ["--sysctl", f"{name}={value}"]
     for link in settings["links"]:
         for address in link["addresses"]:
             arguments += ["--address", link["device"], address]
@@ -226,7 +227,8 @@ def _subnet(segment: Segment, address: Address) -> Any:
 
 
 def _sysctls(host: Host, segments: Mapping[str, Segment]) -> dict[str, str]:
-    wanted = dict(host.sysctls)
+    # A new network namespace inherits the machine's, which forwards where Docker runs. First: it resets others.
+    wanted = {"net.ipv4.ip_forward": "0", **host.sysctls}
     if host.forwarding:
         wanted["net.ipv4.ip_forward"] = "1"
         if any(segments[name].subnet6 for name in host.networks):
