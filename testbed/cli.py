@@ -82,4 +82,4 @@ def _open_missing_streams() -> None:
     """Standard streams that were closed are /dev/null: else the next file or socket to be opened would be one of them."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # open for as long as this process lives
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # for as long as this process lives
