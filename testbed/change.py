@@ -351,10 +351,12 @@ class Change:
         def ready_or_over() -> bool:
             if self.cancelled.is_set():
                 raise LabError(f"host '{name}' was given up")
+            wrote = self._output(container)  # before the condition: the command may bring it about with its last act
             if condition():
                 return True
-            wrote = self._output(container)
-            if settings["command"] and (ended := _COMMAND_ENDED.search(wrote)):
+            ended = _COMMAND_ENDED.search(wrote)
+            # A daemon leaves with 0 and goes on in the background.
+            if ended and _text(ended[1]) != "ended with exit code 0":
                 raise LabError(f"host '{name}': its command {_text(ended[1])} before it was ready{_tail(wrote)}")
             return False
 
