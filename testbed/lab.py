@@ -74,7 +74,8 @@ class Parts:
 
 def read_parts(engine: Engine) -> dict[str, Parts]:
     """The parts of every lab, by the lab's name."""
-    containers = engine.containers(LAB)
+    # Docker lists the last made first, and several are made at once.
+    containers = sorted(engine.containers(LAB), key=lambda one: natural(one.labels.get(HOST, "")))
     networks = [one for one in engine.networks() if LAB in one.labels]
     labs = sorted({*(one.labels[LAB] for one in containers), *(one.labels[LAB] for one in networks)})
     return {
