@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.errors import InputError, LabError
+from testbed.topology_values import misplaced
 
 if TYPE_CHECKING:
     from testbed.topology import Network, Topology  # types alone: pydantic takes long to load
@@ -139,7 +140,7 @@ def assign(
             used = {gateway, *fixed.values()}
             for host in members:
                 if host.name not in fixed:
-                    before = [one for one in kept.get((host.name, name), ()) if one in subnet and one not in used]
+                    before = [one for one in kept.get((host.name, name), ()) if one not in used and not misplaced(one, subnet)]
                     if before:
                         fixed[host.name] = before[0]
                         used.add(before[0])
