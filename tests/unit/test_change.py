@@ -1,0 +1,98 @@
+"""The pure parts of carrying out a change: a host's container, its /etc/hosts, and what an error of its first process means."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import Any
+
+import pytest
+
+from testbed.change import _tar, _why_init_ended, _why_not_started, host_spec, hosts_file
+from testbed.errors import EngineError, InputError, LabError
+
+
+def settings(**changed: Any) -> dict[str, Any]:
+    link = {"network": "lan", "device": "eth0", "port": "a.0", "mac": "02:42:0a:05:00:02", "mtu": 1500, "addresses": ["10.5.0.2/24"]}
+    plain: dict[str, Any] = {
+        "kind": "native", "arch": "amd64", "image": "image:1", "links": [link], "sysctls": {}, "routes": [], "environment": {},
+        "files": {}, "memory": None, "cpus": None, "capabilities": ["NET_ADMIN"], "command": None, "ready": None,
+    }  # fmt: skip
+    return {**plain, **changed}
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "message", "hint"),
+    [
+        ("sysctl net.x: EINVAL", InputError, "host 'a': sysctl net.x = 5: the kernel refuses the value", "ip-sysctl.rst"),
+        ("sysctl net.x: ERANGE", InputError, "host 'a': sysctl net.x = 5: the value is out of range", "ip-sysctl.rst"),
+        (
+            "sysctl net.x: ENOENT",
+            InputError,
+            "host 'a': sysctl net.x = 5: the kernel has no such sysctl in a network namespace",
+            "kind: vm",
+        ),
+        ("sysctl net.x: EACCES", InputError, "host 'a': sysctl net.x = 5: it is not per network namespace", "kind: vm"),
+        ("sysctl net.x: EROFS", InputError, "host 'a': sysctl net.x = 5: it is not per network namespace", "kind: vm"),
+        ("sysctl net.x: EPERM", InputError, "host 'a': sysctl net.x = 5: the kernel does not let a container set it", "kind: vm"),
+        (
+            "sysctl net.x: wrote '5', reads '4'",
+            InputError,
+            "host 'a': sysctl net.x = 5: the kernel did not take it: wrote '5', reads '4'",
+            "",
+        ),
+        ("address 10.5.0.2/24 on eth0: ENODEV", LabError, "host 'a': address 10.5.0.2/24 on eth0: ENODEV", ""),
+        ("route default via 10.9.0.1: ENETUNREACH", LabError, "host 'a': route default via 10.9.0.1: ENETUNREACH", ""),
+    ],
+)
+def test_what_init_could_not_set_is_told_in_the_files_terms(said: str, kind: type[Exception], message: str, hint: str) -> None:
+    error = _why_init_ended("a", f"init: {said}\n".encode(), settings(sysctls={"net.x": "5"}))
+    assert type(error) is kind
+    assert error.message.startswith(message)
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize(("wrote", "words"), [(b"", "wrote nothing"), (b"init: waiting\nKilled\n", "| Killed"), (b"\xff\n", "| \\xff")])
+def test_an_end_without_a_reason_quotes_what_there_is(wrote: bytes, words: str) -> None:
+    error = _why_init_ended("a", wrote, settings())
+    assert error.exit_code == 3
+    assert "host 'a' ended before it was ready" in error.message
+    assert words in error.message
+
+
+def test_a_sysctl_that_the_engine_could_not_set_is_the_files_error() -> None:
+    runc = EngineError("the Docker engine refused: OCI runtime: write /proc/sys/kernel/msgmax: invalid argument: unknown", status=500)
+    error = _why_not_started("a", runc, settings(sysctls={"kernel.msgmax": "-1"}))
+    assert isinstance(error, InputError)
+    assert error.message == "host 'a': sysctl kernel.msgmax = -1: the kernel refuses the value"
+    other = EngineError("the Docker engine refused: no space left on device", status=500)
+    assert _why_not_started("a", other, settings()) is other
+
+
+def test_a_hosts_file_has_what_docker_writes_and_the_nearest_addresses() -> None:
+    far = {"network": "far", "device": "eth1", "port": "b.1", "mac": "x", "mtu": 1500, "addresses": ["10.6.0.3/24", "fd00::3/64"]}
+    near = {"network": "lan", "device": "eth0", "port": "b.0", "mac": "x", "mtu": 1500, "addresses": ["10.5.0.3/24"]}
+    text = hosts_file(settings(), {"a": settings(), "b": settings(links=[far, near]), "c": settings(links=[far])}).decode()
+    lines = text.splitlines()
+    assert lines[0] == "127.0.0.1\tlocalhost"
+    assert lines[6:] == ["10.5.0.2\ta", "10.5.0.3\tb", "10.6.0.3\tc", "fd00::3\tc"]
+    assert text.endswith("\n")
+
+
+def test_a_hosts_container_is_what_its_settings_say() -> None:
+    wanted = settings(sysctls={"net.core.somaxconn": "8", "kernel.msgmax": "4096"}, memory=64 << 20, cpus=0.5, environment={"A": "b"})
+    spec = host_spec("lab", "a", wanted, {"a": wanted})
+    assert (spec.name, spec.hostname, spec.image, spec.network) == ("testbed.lab.a", "a", "image:1", "none")
+    assert spec.sysctls == {"kernel.msgmax": "4096"}, "the network's are set by init"
+    assert list(spec.argv)[:2] == ["--sysctl", "net.core.somaxconn=8"]
+    assert "kernel.msgmax=4096" not in spec.argv
+    assert (spec.memory, spec.cpus, spec.environment, spec.capabilities) == (64 << 20, 0.5, {"A": "b"}, ["NET_ADMIN"])
+    assert spec.labels["testbed.lab"] == "lab"
+    assert spec.pid_mode is None
+
+
+def test_files_are_packed_with_their_modes_below_the_root() -> None:
+    packed = _tar({"/etc/x.conf": b"text"}, {"/etc/x.conf": ["digest", 0o640]})
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        (member,) = tar.getmembers()
+        assert (member.name, member.mode, member.uid, member.size) == ("etc/x.conf", 0o640, 0, 4)
