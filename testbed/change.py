@@ -125,16 +125,18 @@ class Change:
         side_by_side(self.engine.remove_container, self.obsolete)
 
     def _give_up(self, running: Collection[Future[None]]) -> None:
-        """Make the workers stop: whatever they wait for ends with the containers."""
+        """Make the workers stop: whatever they wait for ends with the hosts. What they ask of the switch ends by itself,
+        but the engine may never tell that a switch has gone in the middle of it."""
         self.cancelled.set()
         while not all(one.done() for one in running):
-            side_by_side(self.engine.remove_container, list(self.made))
+            side_by_side(self.engine.remove_container, [one for one in self.made if not self.switch or one != self.switch.container])
             wait(running, timeout=0.05)
 
     def _roll_back(self) -> list[str]:
         """Undo everything, last first; gives what could not be undone."""
         failures = []
         if self.switch and self.switch.container in self.made:
+            self.switch.close()
             self.switch = None
         for step in (lambda: side_by_side(self.engine.remove_container, self.made), *reversed(self.undo)):
             try:
