@@ -147,6 +147,19 @@ def test_the_subnet_of_another_lab_is_refused_by_its_name(labs: Labs) -> None:
     assert labs.left(second) == []
 
 
+@pytest.mark.parametrize("again", range(3))
+def test_what_many_hosts_had_begun_is_undone_at_once(labs: Labs, again: int) -> None:
+    """The switch is plugging others in while one fails. Nothing may wait for an answer that never comes (a minute)."""
+    file = labs.file(
+        "networks:\n  lan:\nhosts:\n  first: {count: 4}\n  bad: {sysctls: {net.ipv4.tcp_syn_retries: 1000}}\n  last: {count: 8}\n"
+    )
+    done = run_testbed("up", file)
+    assert done.exit_code == 2
+    assert "host 'bad': sysctl" in done.error_text
+    assert done.duration_s < 40
+    assert labs.left(file) == []
+
+
 # The engine
 
 
