@@ -96,7 +96,7 @@ def against_compose(runs: int) -> list[Figure]:
         )
         times: dict[str, list[float]] = {"up": [], "down": [], "compose up": [], "compose down": []}
         for number in range(runs + 1):
-            ours = [command(TESTBED, "up", "--quiet", topology), command(TESTBED, "down", topology)]
+            ours = [command(TESTBED, "up", "--quiet", topology), command(TESTBED, "down", topology.stem)]
             theirs = [command(compose, "-f", other, "up", "-d"), command(compose, "-f", other, "down")]
             if number:  # the first round warms both up
                 for name, value in zip(times, (*ours, *theirs), strict=True):

@@ -36,8 +36,20 @@ def load(file: str, name: str | None = None) -> Topology:
 
 
 def lab_name(lab_or_file: str) -> str:
-    """A lab's name, or that of the lab that a topology file makes."""
-    return load(lab_or_file).name if lab_or_file.endswith((".yaml", ".yml")) else lab_or_file
+    """A lab's name, or that of the lab that a topology file makes, whatever else is wrong in the file by now."""
+    if not lab_or_file.endswith((".yaml", ".yml")):
+        return lab_or_file
+    from testbed import topology_yaml
+    from testbed.topology_values import slug
+
+    path = Path(lab_or_file)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return load(lab_or_file).name  # which says what is wrong
+    root = topology_yaml.read(text, file=lab_or_file).value
+    name = root.get("name") if isinstance(root, dict) else None
+    return str(name.value) if name and name.value else slug(path.stem)
 
 
 @contextmanager

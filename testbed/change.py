@@ -6,13 +6,10 @@ first, and the lab is what it was: absent, or as its file said before.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import signal
-import tarfile
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -20,11 +17,10 @@ from typing import Any
 
 from testbed import observe
 from testbed.engine import STDERR, ContainerSpec, Engine
-from testbed.errors import DeadlineExceeded, EngineError, InputError, LabError, TestbedError
+from testbed.errors import DeadlineExceeded, EngineError, LabError, TestbedError
 from testbed.host import Host
+from testbed.host_container import host_spec, hosts_file, tail, tar, text, why_init_ended, why_not_started
 from testbed.lab import (
-    HOST,
-    HOST_ROLE,
     LAB,
     NETWORK,
     READY,
@@ -43,7 +39,7 @@ from testbed.lab import (
 )
 from testbed.lock import Lock
 from testbed.network import Segment, mac_of
-from testbed.plan import Difference, Existing, Plan, Settings, init_arguments, names_for, to_label
+from testbed.plan import Difference, Existing, Plan, Settings, to_label
 from testbed.process import wait_until
 
 Progress = Callable[[str, str], None]
@@ -53,23 +49,7 @@ SWITCH_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETUID", "SETGID", "KILL", "DAC_
 # Nothing of the switch itself is to be seen on the lab's networks.
 SWITCH_SYSCTLS = ("net.ipv6.conf.default.disable_ipv6=1",)
 UPLINK_MAC_BEGINS = 0x06
-_INIT_ERROR = re.compile(rb"init: (sysctl|route|address) (.*)")
-_RUNC_SYSCTL = re.compile(r"/proc/sys/([\w/.-]+): (.*)")
 _COMMAND_ENDED = re.compile(rb"init: command (.*)")
-# What the kernel says of a sysctl (proc_sys_call_handler and the handler behind it), in words: reason, way out.
-_OWN_KERNEL = "kind: vm, a host with a kernel of its own, will take it"
-_DOCUMENTATION = "the kernel's Documentation/networking/ip-sysctl.rst tells which values there are"
-_SYSCTL_REASONS = {
-    "ENOENT": (
-        "the kernel has no such sysctl in a network namespace",
-        f"see `sysctl -a` on a host; if it is the whole kernel's: {_OWN_KERNEL}",
-    ),
-    "EACCES": ("it is not per network namespace, so a container cannot have its own", _OWN_KERNEL),
-    "EROFS": ("it is not per network namespace, so a container cannot have its own", _OWN_KERNEL),
-    "EPERM": ("the kernel does not let a container set it", _OWN_KERNEL),
-    "EINVAL": ("the kernel refuses the value", _DOCUMENTATION),
-    "ERANGE": ("the value is out of range", _DOCUMENTATION),
-}
 
 
 def silent(what: str, step: str) -> None:
@@ -289,11 +269,11 @@ class Change:
         self.progress(name, "starting")
         container = self._create(host_spec(self.lab, name, settings, self.plan.hosts))
         if self.files[name]:
-            self.engine.put_archive(container, "/", _tar(self.files[name], settings["files"]))
+            self.engine.put_archive(container, "/", tar(self.files[name], settings["files"]))
         try:
             self.engine.start(container)
         except EngineError as error:
-            raise _why_not_started(name, error, settings) from error
+            raise why_not_started(name, error, settings) from error
         self._plug_when_it_waits(name, container, settings)
         if settings["ready"]:
             self.progress(name, "waiting until it is ready")
@@ -318,7 +298,7 @@ class Change:
                 return
         if self.cancelled.is_set():
             raise LabError(f"host '{name}' was given up")
-        raise _why_init_ended(name, wrote, settings)
+        raise why_init_ended(name, wrote, settings)
 
     def _plug(self, settings: Settings, pid: int) -> None:
         self._in_switch(
@@ -358,15 +338,15 @@ class Change:
                 return True
             ended = _COMMAND_ENDED.search(wrote)
             # A daemon leaves with 0 and goes on in the background.
-            if ended and _text(ended[1]) != "ended with exit code 0":
-                raise LabError(f"host '{name}': its command {_text(ended[1])} before it was ready{_tail(wrote)}")
+            if ended and text(ended[1]) != "ended with exit code 0":
+                raise LabError(f"host '{name}': its command {text(ended[1])} before it was ready{tail(wrote)}")
             return False
 
         try:
             wait_until(ready_or_over, timeout_s=timeout_s, what=what)
         except DeadlineExceeded as error:
             more_time = "`ready: {timeout_s: ...}` gives it more time"
-            raise LabError(f"{error.message}{_tail(self._output(container))}", hint=more_time) from None
+            raise LabError(f"{error.message}{tail(self._output(container))}", hint=more_time) from None
 
     def _output(self, container: str) -> bytes:
         return b"".join(data for _, data in self.engine.output(container, follow=False))
@@ -394,80 +374,3 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Settings]) -> ContainerSpec:
-    """The container of a host."""
-    return ContainerSpec(
-        name=container_name(lab, name),
-        image=settings["image"],
-        argv=init_arguments(settings),
-        labels={LAB: lab, ROLE: HOST_ROLE, HOST: name, SETTINGS: to_label(settings)},
-        hostname=name,
-        capabilities=settings["capabilities"],
-        environment=settings["environment"],
-        names=names_for(settings, hosts),
-        # Those of the IPC namespace; the network's are set by the host's first process.
-        sysctls={one: value for one, value in settings["sysctls"].items() if not one.startswith("net.")},
-        memory=settings["memory"],
-        cpus=settings["cpus"],
-    )
-
-
-def hosts_file(viewer: Settings, hosts: Mapping[str, Settings]) -> bytes:
-    """/etc/hosts as Docker writes it for a new container."""
-    lines = [
-        "127.0.0.1\tlocalhost",
-        "::1\tlocalhost ip6-localhost ip6-loopback",
-        "fe00::0\tip6-localnet",
-        "ff00::0\tip6-mcastprefix",
-        "ff02::1\tip6-allnodes",
-        "ff02::2\tip6-allrouters",
-        *(f"{address}\t{name}" for name, address in names_for(viewer, hosts)),
-    ]
-    return "\n".join([*lines, ""]).encode()
-
-
-def _tar(contents: Mapping[str, bytes], labels: Mapping[str, Sequence[Any]]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for path, content in contents.items():
-            member = tarfile.TarInfo(path.lstrip("/"))
-            member.size, member.mode, member.mtime = len(content), labels[path][1], int(time.time())
-            tar.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
-
-
-def _why_not_started(name: str, error: EngineError, settings: Settings) -> TestbedError:
-    """The sysctls of the IPC namespace are set by the engine, before there is a process that could tell."""
-    found = _RUNC_SYSCTL.search(error.message)
-    if found is None:
-        return error
-    sysctl = found[1].replace("/", ".")
-    words, way_out = _SYSCTL_REASONS.get(
-        "EINVAL" if "invalid argument" in found[2] else "", (f"the kernel did not take it: {found[2]}", "")
-    )
-    return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
-
-
-def _why_init_ended(name: str, wrote: bytes, settings: Settings) -> TestbedError:
-    """What the host's first process said before it gave up, in the user's terms."""
-    found = _INIT_ERROR.search(wrote)
-    if found is None:
-        return LabError(f"host '{name}' ended before it was ready{_tail(wrote)}")
-    what, said = found[1].decode(), _text(found[2])
-    if what == "sysctl":
-        sysctl, _, reason = said.partition(": ")
-        words, way_out = _SYSCTL_REASONS.get(reason, (f"the kernel did not take it: {reason}", ""))
-        return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
-    return LabError(f"host '{name}': {what} {said}")
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="backslashreplace").strip()
-
-
-def _tail(wrote: bytes) -> str:
-    """The last lines of an output, as they are quoted in an error."""
-    lines = _text(wrote).splitlines()[-10:]
-    return ":\n" + "\n".join(f"  | {line}" for line in lines) if lines else " and wrote nothing"

@@ -387,11 +387,15 @@ def _network(one: Mapping[str, Any]) -> DockerNetwork:
 
 def _where() -> tuple[str, TLSConfig | None]:
     """The engine's address and how to be sure of it, as the docker command would choose them."""
-    if host := os.environ.get("DOCKER_HOST"):
-        environment = kwargs_from_env()
+    host, chosen = os.environ.get("DOCKER_HOST"), os.environ.get("DOCKER_CONTEXT")
+    if host:
+        with _translated(host):
+            environment = kwargs_from_env()
         return environment.get("base_url", host), environment.get("tls")
-    with _translated("the docker context"):
-        context = ContextAPI.get_current_context()
+    with _translated(f"the docker context {chosen or ''}".strip()):
+        context = ContextAPI.get_context(chosen) if chosen else ContextAPI.get_current_context()
+    if chosen and context is None:
+        raise EngineError(f"there is no docker context '{chosen}'", hint="DOCKER_CONTEXT names it; docker context ls lists those there are")
     if context is None or context.name == "default":
         return "unix:///var/run/docker.sock", None
     return context.Host or "unix:///var/run/docker.sock", context.TLSConfig

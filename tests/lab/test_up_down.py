@@ -185,6 +185,7 @@ def test_a_subnet_that_the_machine_reaches_is_refused(labs: Labs) -> None:
     assert labs.left(file) == []
 
 
+@pytest.mark.usefixtures("alone")
 def test_down_of_all_leaves_no_lab(engine: Engine, labs: Labs) -> None:
     files = [labs.file(PAIR), labs.file(PAIR)]
     for file in files:

@@ -39,6 +39,7 @@ ORDER = (
     "host",
     "observe",
     "lab",
+    "host_container",
     "change",
     "up",
     "capture",

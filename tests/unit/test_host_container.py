@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from testbed.change import _tar, _why_init_ended, _why_not_started, host_spec, hosts_file
 from testbed.errors import EngineError, InputError, LabError
+from testbed.host_container import host_spec, hosts_file, tar, why_init_ended, why_not_started
 
 
 def settings(**changed: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def settings(**changed: Any) -> dict[str, Any]:
     ],
 )
 def test_what_init_could_not_set_is_told_in_the_files_terms(said: str, kind: type[Exception], message: str, hint: str) -> None:
-    error = _why_init_ended("a", f"init: {said}\n".encode(), settings(sysctls={"net.x": "5"}))
+    error = why_init_ended("a", f"init: {said}\n".encode(), settings(sysctls={"net.x": "5"}))
     assert type(error) is kind
     assert error.message.startswith(message)
     assert hint in error.hint
@@ -54,7 +54,7 @@ def test_what_init_could_not_set_is_told_in_the_files_terms(said: str, kind: typ
 
 @pytest.mark.parametrize(("wrote", "words"), [(b"", "wrote nothing"), (b"init: waiting\nKilled\n", "| Killed"), (b"\xff\n", "| \\xff")])
 def test_an_end_without_a_reason_quotes_what_there_is(wrote: bytes, words: str) -> None:
-    error = _why_init_ended("a", wrote, settings())
+    error = why_init_ended("a", wrote, settings())
     assert error.exit_code == 3
     assert "host 'a' ended before it was ready" in error.message
     assert words in error.message
@@ -62,11 +62,11 @@ def test_an_end_without_a_reason_quotes_what_there_is(wrote: bytes, words: str) 
 
 def test_a_sysctl_that_the_engine_could_not_set_is_the_files_error() -> None:
     runc = EngineError("the Docker engine refused: OCI runtime: write /proc/sys/kernel/msgmax: invalid argument: unknown", status=500)
-    error = _why_not_started("a", runc, settings(sysctls={"kernel.msgmax": "-1"}))
+    error = why_not_started("a", runc, settings(sysctls={"kernel.msgmax": "-1"}))
     assert isinstance(error, InputError)
     assert error.message == "host 'a': sysctl kernel.msgmax = -1: the kernel refuses the value"
     other = EngineError("the Docker engine refused: no space left on device", status=500)
-    assert _why_not_started("a", other, settings()) is other
+    assert why_not_started("a", other, settings()) is other
 
 
 def test_a_hosts_file_has_what_docker_writes_and_the_nearest_addresses() -> None:
@@ -92,7 +92,7 @@ def test_a_hosts_container_is_what_its_settings_say() -> None:
 
 
 def test_files_are_packed_with_their_modes_below_the_root() -> None:
-    packed = _tar({"/etc/x.conf": b"text"}, {"/etc/x.conf": ["digest", 0o640]})
-    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-        (member,) = tar.getmembers()
+    packed = tar({"/etc/x.conf": b"text"}, {"/etc/x.conf": ["digest", 0o640]})
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        (member,) = archive.getmembers()
         assert (member.name, member.mode, member.uid, member.size) == ("etc/x.conf", 0o640, 0, 4)

@@ -1,0 +1,111 @@
+"""What a host's container is made of, and what its first process says when it gives up. Pure."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from testbed.engine import ContainerSpec
+from testbed.errors import EngineError, InputError, LabError, TestbedError
+from testbed.lab import HOST, HOST_ROLE, LAB, ROLE, SETTINGS, container_name
+from testbed.plan import Settings, init_arguments, names_for, to_label
+
+_INIT_ERROR = re.compile(rb"init: (sysctl|route|address) (.*)")
+_RUNC_SYSCTL = re.compile(r"/proc/sys/([\w/.-]+): (.*)")
+# What the kernel says of a sysctl (proc_sys_call_handler and the handler behind it), in words: reason, way out.
+_OWN_KERNEL = "kind: vm, a host with a kernel of its own, will take it"
+_DOCUMENTATION = "the kernel's Documentation/networking/ip-sysctl.rst tells which values there are"
+_SYSCTL_REASONS = {
+    "ENOENT": (
+        "the kernel has no such sysctl in a network namespace",
+        f"see `sysctl -a` on a host; if it is the whole kernel's: {_OWN_KERNEL}",
+    ),
+    "EACCES": ("it is not per network namespace, so a container cannot have its own", _OWN_KERNEL),
+    "EROFS": ("it is not per network namespace, so a container cannot have its own", _OWN_KERNEL),
+    "EPERM": ("the kernel does not let a container set it", _OWN_KERNEL),
+    "EINVAL": ("the kernel refuses the value", _DOCUMENTATION),
+    "ERANGE": ("the value is out of range", _DOCUMENTATION),
+}
+
+
+def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Settings]) -> ContainerSpec:
+    """The container of a host."""
+    return ContainerSpec(
+        name=container_name(lab, name),
+        image=settings["image"],
+        argv=init_arguments(settings),
+        labels={LAB: lab, ROLE: HOST_ROLE, HOST: name, SETTINGS: to_label(settings)},
+        hostname=name,
+        capabilities=settings["capabilities"],
+        environment=settings["environment"],
+        names=names_for(settings, hosts),
+        # Those of the IPC namespace; the network's are set by the host's first process.
+        sysctls={one: value for one, value in settings["sysctls"].items() if not one.startswith("net.")},
+        memory=settings["memory"],
+        cpus=settings["cpus"],
+    )
+
+
+def hosts_file(viewer: Settings, hosts: Mapping[str, Settings]) -> bytes:
+    """/etc/hosts as Docker writes it for a new container."""
+    lines = [
+        "127.0.0.1\tlocalhost",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        "fe00::0\tip6-localnet",
+        "ff00::0\tip6-mcastprefix",
+        "ff02::1\tip6-allnodes",
+        "ff02::2\tip6-allrouters",
+        *(f"{address}\t{name}" for name, address in names_for(viewer, hosts)),
+    ]
+    return "\n".join([*lines, ""]).encode()
+
+
+def tar(contents: Mapping[str, bytes], labels: Mapping[str, Sequence[Any]]) -> bytes:
+    """A host's files as the engine takes them; ``labels`` hold a digest and the mode of each."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path, content in contents.items():
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size, member.mode, member.mtime = len(content), labels[path][1], int(time.time())
+            archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def why_not_started(name: str, error: EngineError, settings: Settings) -> TestbedError:
+    """The sysctls of the IPC namespace are set by the engine, before there is a process that could tell."""
+    found = _RUNC_SYSCTL.search(error.message)
+    if found is None:
+        return error
+    sysctl = found[1].replace("/", ".")
+    words, way_out = _SYSCTL_REASONS.get(
+        "EINVAL" if "invalid argument" in found[2] else "", (f"the kernel did not take it: {found[2]}", "")
+    )
+    return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
+
+
+def why_init_ended(name: str, wrote: bytes, settings: Settings) -> TestbedError:
+    """What the host's first process said before it gave up, in the user's terms."""
+    found = _INIT_ERROR.search(wrote)
+    if found is None:
+        return LabError(f"host '{name}' ended before it was ready{tail(wrote)}")
+    what, said = found[1].decode(), text(found[2])
+    if what == "sysctl":
+        sysctl, _, reason = said.partition(": ")
+        words, way_out = _SYSCTL_REASONS.get(reason, (f"the kernel did not take it: {reason}", ""))
+        return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
+    return LabError(f"host '{name}': {what} {said}")
+
+
+def text(data: bytes) -> str:
+    """Output as text; bytes that are not UTF-8 stay visible as escapes."""
+    return data.decode(errors="backslashreplace").strip()
+
+
+def tail(wrote: bytes) -> str:
+    """The last lines of an output, as they are quoted in an error."""
+    lines = text(wrote).splitlines()[-10:]
+    return ":\n" + "\n".join(f"  | {line}" for line in lines) if lines else " and wrote nothing"
