@@ -27,6 +27,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -621,6 +622,13 @@ static void read_arguments(int argc, char *argv[])
     }
 }
 
+/* glibc keeps signals 32 and 33 to itself and signal() refuses them; whoever started us may have left one ignored. */
+static void by_default(int number)
+{
+    static const unsigned long nothing[8]; /* the kernel's struct sigaction, SIG_DFL, of any architecture */
+    syscall(SYS_rt_sigaction, number, nothing, NULL, 8UL);
+}
+
 int main(int argc, char *argv[])
 {
     int spare; /* no pipe of a command may get the number of a standard stream that we were not given */
@@ -635,7 +643,7 @@ int main(int argc, char *argv[])
     /* All signals are blocked for ever, SIGPIPE too: commands get them back, and nothing is ignored or handled. */
     sigset_t set;
     for (int number = 1; number < NSIG; number++)
-        signal(number, SIG_DFL);
+        by_default(number);
     sigfillset(&set);
     sigprocmask(SIG_SETMASK, &set, NULL);
     sigemptyset(&set);
