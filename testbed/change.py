@@ -203,15 +203,19 @@ class Change:
         self.switch = make_switch(self.engine, self.lab, made)
 
     def _make_bridge(self, segment: Segment) -> None:
-        """The network's bridge in the switch; an external network's bridge gets the switch's own link to Docker's network as a port."""
+        """The network's bridge in the switch; an external network's bridge gets the switch's own link to Docker's network as a port.
+
+        It is up only when all of that is done: a bridge that is not is one of a killed `up`.
+        """
         bridge = bridge_name(segment.name)
-        self._in_switch(f"link add {bridge} mtu {segment.mtu} up type bridge")
+        self._in_switch(f"link add {bridge} mtu {segment.mtu} type bridge")
         if segment.external:
             uplink = self._uplink(segment)
             # Docker gave it a MAC made of an address, as the hosts' are: one of them has the same, and frames for that
             # host would end here.
             mac = mac_of(segment.gateway, first=UPLINK_MAC_BEGINS)
             self._in_switch(f"address flush dev {uplink}", f"link set {uplink} address {mac} mtu {segment.mtu} master {bridge} up")
+        self._in_switch(f"link set {bridge} up")
 
     def _uplink(self, segment: Segment) -> str:
         """The switch's device on Docker's network: the one with an address of its subnet."""

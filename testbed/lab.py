@@ -104,9 +104,14 @@ def _is_retired(container: Container) -> bool:
     return container.labels.get(ROLE) == HOST_ROLE and container.name != container_name(container.labels[LAB], container.labels[HOST])
 
 
-def existing(engine: Engine, parts: Parts) -> Existing:
-    """What is there in the plan's terms, with what is wrong with each host that cannot be kept."""
+def existing(engine: Engine, parts: Parts, *, interrupted: bool = False) -> Existing:
+    """What is there in the plan's terms, with what is wrong with each host that cannot be kept.
+
+    After an ``interrupted`` `up` the switch is looked into as well.
+    """
     switch_works = parts.switch is not None and _works(engine, parts.switch)
+    if switch_works and parts.switch and interrupted:
+        switch_works = _is_complete(engine, parts.switch, parts)
     broken = side_by_side(lambda one: what_is_wrong(engine, one) or ("" if switch_works else CUT_OFF), parts.hosts.values())
     return Existing(
         segments={name: segment_from_label(one.labels[SETTINGS]) for name, one in parts.networks.items()},
@@ -119,6 +124,14 @@ def existing(engine: Engine, parts: Parts) -> Existing:
 def _works(engine: Engine, switch: Container) -> bool:
     """Whether a lab's switch runs, and has since it was made: one that was started again has lost its bridges and ports."""
     return switch.state == "running" and _errors_of(engine, switch.id).count(READY) == 1
+
+
+def _is_complete(engine: Engine, switch: Container, parts: Parts) -> bool:
+    """Whether every network of the lab has its bridge, finished."""
+    with make_switch(engine, parts.lab, switch.id) as host:
+        listed = host.run(["ip", "-json", "link", "show", "up", "type", "bridge"]).check(where="the switch")
+    bridges = {one["ifname"] for one in json.loads(listed.text or "[]") if "ifname" in one}
+    return bridges >= {bridge_name(name) for name in parts.networks}
 
 
 def settings_of(container: Container) -> Settings:

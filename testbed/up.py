@@ -47,7 +47,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
         references = {one.architecture.name: one.reference for one in images.build(engine, list(wanted), progress)}
         found = read_parts(engine)
         parts = found.pop(topology.name, None) or Parts(topology.name, None, {}, [], {})
-        there = existing(engine, parts)
+        there = existing(engine, parts, interrupted=held.interrupted)
         plan = make_plan(topology, machine=machine, images=references, taken=taken(engine, topology.name), existing=there, files=files)
         difference = compare(there, plan)
         if not difference.nothing or parts.retired or not there.switch:

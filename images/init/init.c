@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -176,6 +177,13 @@ static int configure_route(const char *destination, const char *via)
 
 /* --- the command ---------------------------------------------------------------------------------------------- */
 
+/* glibc keeps signals 32 and 33 to itself and signal() refuses them; whoever started us may have left one ignored. */
+static void by_default(int signal_number)
+{
+    static const unsigned long nothing[8]; /* the kernel's struct sigaction, SIG_DFL, of any architecture */
+    syscall(SYS_rt_sigaction, signal_number, nothing, NULL, 8UL);
+}
+
 /* In the child: a session of its own, nothing on standard input, signals as a program expects to find them. */
 static _Noreturn void become(char *const command[])
 {
@@ -187,8 +195,8 @@ static _Noreturn void become(char *const command[])
         dup2(nothing, STDIN_FILENO);
     if (nothing > STDERR_FILENO)
         close(nothing);
-    for (int signal_number = 1; signal_number < SIGRTMAX; signal_number++)
-        signal(signal_number, SIG_DFL);
+    for (int signal_number = 1; signal_number < NSIG; signal_number++)
+        by_default(signal_number);
     sigprocmask(SIG_SETMASK, &none, NULL);
     execvp(command[0], command);
     int error = errno;

@@ -25,7 +25,7 @@ hosts:
   client: {count: 3, networks: [left], routes: [{to: right, via: router}], files: {/etc/motd: hello}}
   server:
     networks: [right]
-    command: [listener, "8001"]
+    command: sh -c 'sleep infinity | listener 8001'
     ready: {listening: 8001}
 """
 
