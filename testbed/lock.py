@@ -35,16 +35,28 @@ class Lock:
 
 @contextmanager
 def lock(lab: str) -> Iterator[Lock]:
-    """Hold the lock of a lab. Raises :class:`LabError` when another testbed command has it."""
+    """Hold the lock of a lab; its file goes when it has nothing to tell. Raises :class:`LabError` when another testbed command has it."""
     path = _directory() / f"{lab}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = _hold(path, lab)
     try:
+        yield Lock(descriptor)
+    finally:
+        if os.fstat(descriptor).st_size == 0:
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _hold(path: Path, lab: str) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(descriptor)
             raise LabError(f"another testbed command is bringing lab '{lab}' up or down", hint="try again when it is done") from None
-        yield Lock(descriptor)
-    finally:
+        # Whoever had it may have removed the file between the two: then this is a lock on nothing.
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+            return descriptor
         os.close(descriptor)
 
 

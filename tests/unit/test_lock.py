@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.errors import LabError
+from testbed.errors import InputError, LabError
 from testbed.lock import interrupted, lock
 
 
@@ -38,6 +38,15 @@ def test_work_that_was_done_leaves_no_word() -> None:
         held.at_work()
         held.done()
     assert interrupted() == []
+
+
+def test_nothing_stays_of_a_lock_that_has_nothing_to_tell(place: Path) -> None:
+    with lock("pair") as held:
+        held.at_work()
+        held.done()
+    with pytest.raises(InputError), lock("other"):
+        raise InputError("found before any work")
+    assert list(place.rglob("*.lock")) == []
 
 
 def test_work_that_was_given_up_is_known_to_the_next() -> None:
