@@ -64,6 +64,11 @@ class Host:
         """What init has said so far."""
         return docker("logs", self.name).error_text
 
+    def lines(self, number: int) -> list[str]:
+        """What the command has written, once that is so many lines: the engine takes its two outputs in any order."""
+        lines = docker("logs", self.name).text.splitlines()
+        return lines if len(lines) >= number else []
+
     def wait_for_words(self, words: str) -> str:
         wait_until(lambda: words in self.words(), timeout_s=LIMIT_S, what=f"init says '{words}'")
         return self.words()
@@ -325,8 +330,7 @@ def test_a_command_that_cannot_be_executed_is_named(start: Start, command: str, 
 
 def test_the_command_starts_as_a_program_expects_it(start: Start) -> None:
     host = start("--", "sh", "-c", "readlink /proc/self/fd/0; ps -o pid=,sid= -p $$; grep -E 'Sig(Blk|Ign)' /proc/$$/status")
-    host.wait_for_words("command ended")
-    said = docker("logs", host.name).text.splitlines()
+    said = wait_until(lambda: host.lines(4), timeout_s=LIMIT_S, what="four lines of the command")
     pid, session = said[1].split()
     assert said[0] == "/dev/null"
     assert pid == session != "1"
