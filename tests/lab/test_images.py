@@ -329,7 +329,7 @@ def test_a_command_that_cannot_be_executed_is_named(start: Start, command: str, 
 
 
 def test_the_command_starts_as_a_program_expects_it(start: Start) -> None:
-    host = start("--", "sh", "-c", "readlink /proc/self/fd/0; ps -o pid=,sid= -p $$; grep -E 'Sig(Blk|Ign)' /proc/$$/status")
+    host = start("--", "sh", "-c", "readlink /proc/self/fd/0; ps -o pid=,sid= -p $$; exec grep -E 'Sig(Blk|Ign)' /proc/self/status")
     said = wait_until(lambda: host.lines(4), timeout_s=LIMIT_S, what="four lines of the command")
     pid, session = said[1].split()
     assert said[0] == "/dev/null"
