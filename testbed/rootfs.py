@@ -30,8 +30,6 @@ from testbed.architecture import Architecture
 from testbed.errors import ImageError
 
 MIRROR_VARIABLE = "TESTBED_DEBIAN_MIRROR"
-MIRROR = "http://debian.example/debian"
-SECURITY_MIRROR = "http://debian.example/debian-security"
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 OWN_PROGRAMS = "./usr/lib/testbed"  # init and the agent, which are always the machine's own
 # Only the Python that runs this can make bytecode of its own version; a host's Python of another one goes without.
@@ -182,7 +180,7 @@ def _hint_for(output: str) -> str:
     if "No space left on device" in output:
         return "a root file system takes 300 MB of memory (a tmpfs) while it is made; free some"
     if re.search("Could not resolve|Could not connect|Unable to connect|Failed to fetch|Temporary failure|404 +Not Found", output):
-        mirror = os.environ.get(MIRROR_VARIABLE, MIRROR)
+        mirror = os.environ.get(MIRROR_VARIABLE, "that mmdebstrap takes by itself")
         return f"is the Debian mirror {mirror} reachable? {MIRROR_VARIABLE}=URL names another one"
     if "unshare" in output and os.geteuid() != 0:
         return "building images needs root, for namespaces and for the files' owners"
@@ -234,11 +232,12 @@ def compiled(bench: Workbench, sources: Mapping[str, bytes], target: str, archit
 
 
 def apt_sources(suite: str) -> list[str]:
-    """The lines of sources.list. A mirror that the user names is used alone: it may not carry security updates."""
+    """The lines of sources.list; none leave it to mmdebstrap, which takes Debian's own mirror with its updates and security suites.
+
+    A mirror that the user names is used alone: it may not carry those.
+    """
     mirror = os.environ.get(MIRROR_VARIABLE)
-    if mirror:
-        return [f"deb {mirror} {suite} main"]
-    return [f"deb {MIRROR} {suite} main", f"deb {MIRROR} {suite}-updates main", f"deb {SECURITY_MIRROR} {suite}-security main"]
+    return [f"deb {mirror} {suite} main"] if mirror else []
 
 
 def kept(tar: tarfile.TarFile, recipe: Recipe) -> Iterator[bytes]:

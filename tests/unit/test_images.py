@@ -255,9 +255,9 @@ class TestTar:
 
 
 class TestSourcesOfPackages:
-    def test_updates_and_security_come_along(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_which_mirror_is_debian_s_own_is_left_to_mmdebstrap(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(rootfs.MIRROR_VARIABLE, raising=False)
-        assert [line.split()[2] for line in rootfs.apt_sources("bookworm")] == ["bookworm", "bookworm-updates", "bookworm-security"]
+        assert rootfs.apt_sources("bookworm") == []
 
     def test_a_mirror_of_the_user_s_is_used_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(rootfs.MIRROR_VARIABLE, "http://mirror.example/debian")
