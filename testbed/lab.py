@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
 from ipaddress import ip_interface
 from typing import TypeVar
 
@@ -283,13 +282,10 @@ def down(engine: Engine, lab: str) -> Parts:
         if held.interrupted:
             settle(engine, lab)
         parts = parts_of(engine, lab)
-        external = [one for one in parts.networks.values() if segment_from_label(one.labels[SETTINGS]).external]
-        internal = [one for one in parts.networks.values() if one not in external]
-        todo = [partial(engine.remove_container, one.id) for one in parts.containers]
-        todo += [partial(engine.remove_network, one.id) for one in internal]
-        side_by_side(lambda work: work(), todo)
-        # The switch was on these.
-        side_by_side(engine.remove_network, [one.id for one in external])
+        side_by_side(engine.remove_container, [one.id for one in parts.containers])
+        # After them, and one by one: Docker 20.10 can deadlock when networks are deleted while endpoints leave.
+        for network in parts.networks.values():
+            engine.remove_network(network.id)
         held.done()
     return parts
 
