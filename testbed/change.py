@@ -6,7 +6,6 @@ first, and the lab is what it was: absent, or as its file said before.
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import threading
@@ -32,6 +31,7 @@ from testbed.lab import (
     Parts,
     bridge_name,
     container_name,
+    devices,
     make_host,
     make_switch,
     network_name,
@@ -219,11 +219,10 @@ class Change:
 
     def _uplink(self, segment: Segment) -> str:
         """The switch's device on Docker's network: the one with an address of its subnet."""
-        listed = self._switch().run(["ip", "-json", "-4", "address", "show", "to", str(segment.subnet)]).check(where="the switch")
-        devices = [one["ifname"] for one in json.loads(listed.text or "[]") if one.get("ifname")]
-        if len(devices) != 1:
+        found = devices(self._switch(), "-4", "address", "show", "to", str(segment.subnet))
+        if len(found) != 1:
             raise LabError(f"the switch has no link to Docker's network '{network_name(self.lab, segment.name)}'")
-        return str(devices[0])
+        return found[0]
 
     def _switch(self) -> Host:
         if self.switch is None:
@@ -322,7 +321,7 @@ class Change:
     def _wait_until_ready(self, name: str, container: str, settings: Settings) -> None:
         ready, timeout_s = settings["ready"], settings["ready"]["timeout_s"]
         if "log" in ready:
-            condition: Callable[[], bool] = lambda: bool(re.search(ready["log"].encode(), self._output(container)))  # noqa: E731
+            condition: Callable[[], bool] = lambda: bool(re.search(ready["log"].encode(), self.engine.written(container)))  # noqa: E731
             what = f"host '{name}' ready: '{ready['log']}' in the output of its command"
         else:
             host = make_host(self.engine, self.lab, name, container, settings)
@@ -337,7 +336,7 @@ class Change:
         def ready_or_over() -> bool:
             if self.cancelled.is_set():
                 raise LabError(f"host '{name}' was given up")
-            wrote = self._output(container)  # before the condition: the command may bring it about with its last act
+            wrote = self.engine.written(container)  # before the condition: the command may bring it about with its last act
             if condition():
                 return True
             ended = _COMMAND_ENDED.search(wrote)
@@ -350,10 +349,7 @@ class Change:
             wait_until(ready_or_over, timeout_s=timeout_s, what=what)
         except DeadlineExceeded as error:
             more_time = "`ready: {timeout_s: ...}` gives it more time"
-            raise LabError(f"{error.message}{tail(self._output(container))}", hint=more_time) from None
-
-    def _output(self, container: str) -> bytes:
-        return b"".join(data for _, data in self.engine.output(container, follow=False))
+            raise LabError(f"{error.message}{tail(self.engine.written(container))}", hint=more_time) from None
 
     def _teach_names(self, hosts: Mapping[str, Settings]) -> None:
         """Tell the hosts that stay about the others. Docker mounts /etc/hosts as a file, so it is written in place."""

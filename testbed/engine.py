@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -115,6 +116,11 @@ class Engine:
         with _translated(self.address):
             self._client = _Client(base_url=self.address, tls=tls or False, version="auto", timeout=TIMEOUT_S, num_pools=16)
 
+    @cached_property
+    def machine(self) -> str:
+        """`uname -m` of the machine that the engine runs on; it does not change, so it is asked for once."""
+        return self.info().machine
+
     @property
     def local(self) -> bool:
         """Whether the engine runs on this machine."""
@@ -206,6 +212,10 @@ class Engine:
             while header := response.raw.read(FRAME.size):
                 kind, size = FRAME.unpack(header)
                 yield kind, response.raw.read(size)
+
+    def written(self, container: str, *, stream: int | None = None, since: float | None = None) -> bytes:
+        """What the container's first process has written so far, to one stream or both."""
+        return b"".join(data for kind, data in self.output(container, follow=False, since=since) if stream in (None, kind))
 
     def exec_stream(
         self,

@@ -144,7 +144,7 @@ def build(store: ImageStore, wanted: Sequence[Architecture], progress: Progress 
 
 def wanted_by(engine: Engine) -> tuple[HostImage, ...]:
     """The host images that an engine needs for hosts of every kind: its machine's own, and the emulated one."""
-    machine = architectures.of_machine(engine.info().machine)
+    machine = architectures.of_machine(engine.machine)
     return tuple(host_image(one, machine) for one in dict.fromkeys((machine, architectures.EMULATED)))
 
 

@@ -28,7 +28,7 @@ from testbed.plan import Existing, Settings, segment_from_label
 from testbed.process import Deadline, wait_until
 
 LAB, ROLE, HOST, NETWORK, SETTINGS = "testbed.lab", "testbed.role", "testbed.host", "testbed.network", "testbed.settings"
-SWITCH, HOST_ROLE, RETIRED = "switch", "host", "retired"
+SWITCH, HOST_ROLE = "switch", "host"
 READY, WAITING = b"init: ready", b"init: waiting"
 CUT_OFF = "cut off: the lab's switch does not run, or was started again"
 WORKERS = 6  # what two cores can use; the engine itself is the limit beyond that
@@ -69,6 +69,16 @@ class Parts:
     @property
     def containers(self) -> list[Container]:
         return [*self.hosts.values(), *self.retired, *([self.switch] if self.switch else [])]
+
+    @property
+    def segments(self) -> dict[str, Segment]:
+        """The networks as their labels describe them."""
+        return {name: segment_from_label(one.labels[SETTINGS]) for name, one in self.networks.items()}
+
+    @property
+    def settings(self) -> dict[str, Settings]:
+        """The hosts as their labels describe them."""
+        return {name: json.loads(one.labels[SETTINGS]) for name, one in self.hosts.items()}
 
 
 def read_parts(engine: Engine) -> dict[str, Parts]:
@@ -113,8 +123,8 @@ def existing(engine: Engine, parts: Parts, *, interrupted: bool = False) -> Exis
         switch_works = _is_complete(engine, parts.switch, parts)
     broken = side_by_side(lambda one: what_is_wrong(engine, one) or ("" if switch_works else CUT_OFF), parts.hosts.values())
     return Existing(
-        segments={name: segment_from_label(one.labels[SETTINGS]) for name, one in parts.networks.items()},
-        hosts={name: settings_of(one) for name, one in parts.hosts.items()},
+        segments=parts.segments,
+        hosts=parts.settings,
         broken={name: why for name, why in zip(parts.hosts, broken, strict=True) if why},
         switch=switch_works,
     )
@@ -122,32 +132,28 @@ def existing(engine: Engine, parts: Parts, *, interrupted: bool = False) -> Exis
 
 def _works(engine: Engine, switch: Container) -> bool:
     """Whether a lab's switch runs, and has since it was made: one that was started again has lost its bridges and ports."""
-    return switch.state == "running" and _errors_of(engine, switch.id).count(READY) == 1
+    return switch.state == "running" and engine.written(switch.id, stream=STDERR).count(READY) == 1
 
 
 def _is_complete(engine: Engine, switch: Container, parts: Parts) -> bool:
     """Whether every network of the lab has its bridge, finished."""
     with make_switch(engine, parts.lab, switch.id) as host:
-        listed = host.run(["ip", "-json", "link", "show", "up", "type", "bridge"]).check(where="the switch")
-    bridges = {one["ifname"] for one in json.loads(listed.text or "[]") if "ifname" in one}
-    return bridges >= {bridge_name(name) for name in parts.networks}
+        bridges = devices(host, "link", "show", "up", "type", "bridge")
+    return set(bridges) >= {bridge_name(name) for name in parts.networks}
 
 
-def settings_of(container: Container) -> Settings:
-    settings: Settings = json.loads(container.labels[SETTINGS])
-    return settings
+def devices(switch: Host, *question: str) -> list[str]:
+    """The names of the devices that ip(8) shows in the switch. It lists an empty object for each one that it leaves out."""
+    listed = switch.run(["ip", "-json", *question]).check(where="the switch")
+    return [str(one["ifname"]) for one in json.loads(listed.text or "[]") if "ifname" in one]
 
 
 def what_is_wrong(engine: Engine, container: Container) -> str:
     """Why a host's container is no host of a lab that is up, or nothing."""
     if container.state != "running":
         return f"not running ({container.status or container.state})"
-    since_start = _errors_of(engine, container.id, since=_seconds(engine.inspect(container.id).started_at))
+    since_start = engine.written(container.id, stream=STDERR, since=_seconds(engine.inspect(container.id).started_at))
     return "" if READY in since_start else "cut off: it was started outside its lab, or is not ready yet"
-
-
-def _errors_of(engine: Engine, container: str, since: float | None = None) -> bytes:
-    return b"".join(data for stream, data in engine.output(container, follow=False, since=since) if stream == STDERR)
 
 
 def _seconds(moment: str) -> float:
@@ -162,8 +168,8 @@ class Lab:
     def __init__(self, engine: Engine, parts: Parts) -> None:
         self.name = parts.lab
         self.engine = engine
-        self.segments: dict[str, Segment] = {name: segment_from_label(one.labels[SETTINGS]) for name, one in parts.networks.items()}
-        self.settings = {name: settings_of(one) for name, one in parts.hosts.items()}
+        self.segments = parts.segments
+        self.settings = parts.settings
         self.hosts = {name: make_host(engine, parts.lab, name, parts.hosts[name].id, self.settings[name]) for name in parts.hosts}
         self._switch = parts.switch
 
@@ -217,7 +223,7 @@ def make_host(engine: Engine, lab: str, name: str, container: str, settings: Set
 
 
 def make_switch(engine: Engine, lab: str, container: str) -> Host:
-    architecture = of_machine(engine.info().machine)
+    architecture = of_machine(engine.machine)
     return Host.in_container(_facts(lab, SWITCH, "native", architecture.name, container, {}), engine)
 
 
@@ -268,7 +274,7 @@ def status(engine: Engine, lab: str | None = None) -> list[HostStatus]:
                     state=there.broken.get(host, "running"),
                 )
             )
-    return sorted(rows, key=lambda row: (row.lab, natural(row.name)))
+    return rows
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -283,7 +289,7 @@ def down(engine: Engine, lab: str) -> Parts:
             settle(engine, lab)
         parts = parts_of(engine, lab)
         side_by_side(engine.remove_container, [one.id for one in parts.containers])
-        # After them, and one by one: Docker 20.10 can deadlock when networks are deleted while endpoints leave.
+        # After them: the switch is on the external ones.
         for network in parts.networks.values():
             engine.remove_network(network.id)
         held.done()

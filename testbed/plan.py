@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
-from testbed.architecture import ARCHITECTURES, EMULATED, Architecture
+from testbed.architecture import EMULATED, Architecture
 from testbed.errors import InputError
 from testbed.network import Address, Segment, Taken, assign, choose_subnets, device_name, mac_of
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from testbed.topology import Host, Topology  # types alone: pydantic takes long to load
 
 Settings = Mapping[str, Any]
-SWITCH = "switch"
 
 
 @dataclass(frozen=True)
@@ -287,13 +286,3 @@ def _changed(before: Settings, after: Settings) -> str:
 def _short(value: object) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def emulated(plan_hosts: Mapping[str, Settings]) -> list[str]:
-    """The names of the emulated hosts."""
-    return [name for name, settings in plan_hosts.items() if settings["kind"] == "emulated"]
-
-
-def byte_order(settings: Settings) -> str:
-    """ "little" or "big"."""
-    return ARCHITECTURES[settings["arch"]].byte_order

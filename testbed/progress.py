@@ -20,8 +20,7 @@ class Progress:
         self._console = console
         self._total = total
         self._ready = 0
-        self._begin = time.monotonic()
-        self._last_line = self._begin
+        self._last_line = time.monotonic()
         self._lock = threading.Lock()
         self._status: Status | None = None
 

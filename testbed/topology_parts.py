@@ -40,6 +40,17 @@ class Part(BaseModel):
             return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
         return data
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = list(self._own_problems())
+        if problems:
+            raise as_pydantic(problems)
+        return self
+
+    def _own_problems(self) -> Iterator[Problem]:
+        """What is wrong with this part although each of its values is right."""
+        return iter(())
+
 
 class Attachment(Part):
     """A host's place on a network. An address that is None is chosen when the lab comes up."""
@@ -66,13 +77,6 @@ class Network(Part):
         if isinstance(data, Mapping) and data.get("subnet6") is not None and data.get("ipv6") is None:
             return {**data, "ipv6": True}
         return data
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems = list(self._own_problems())
-        if problems:
-            raise as_pydantic(problems)
-        return self
 
     def _own_problems(self) -> Iterator[Problem]:
         if self.subnet6 and not self.ipv6:
@@ -113,12 +117,10 @@ class File(Part):
     def _text_is_the_content(cls, data: Any) -> Any:
         return {"content": data} if isinstance(data, str) else data
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _own_problems(self) -> Iterator[Problem]:
         if (self.content is None) == (self.source is None):
             wrong = "there is neither content nor source" if self.content is None else "there is both content and source"
-            raise as_pydantic([Problem((), wrong, "content: the text itself, or source: a file beside the topology; one of them")])
-        return self
+            yield Problem((), wrong, "content: the text itself, or source: a file beside the topology; one of them")
 
 
 class Route(Part):
@@ -136,11 +138,9 @@ class Ready(Part):
     log: Annotated[str, reader(values.read_pattern)] | None = None
     timeout_s: float = Field(default=10.0, gt=0, le=3600, allow_inf_nan=False)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _own_problems(self) -> Iterator[Problem]:
         if sum(one is not None for one in (self.listening, self.command, self.log)) != 1:
-            raise as_pydantic([Problem((), "a host is ready by exactly one condition", "one of: listening, command, log")])
-        return self
+            yield Problem((), "a host is ready by exactly one condition", "one of: listening, command, log")
 
 
 class Host(Part):
@@ -200,13 +200,6 @@ class Host(Part):
             return file
 
         return _each(value, check, example="/etc/motd: the text", on_key=True)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems = list(self._own_problems())
-        if problems:
-            raise as_pydantic(problems)
-        return self
 
     def _own_problems(self) -> Iterator[Problem]:
         if self.kind == "emulated" and self.arch not in (None, "s390x"):

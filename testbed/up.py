@@ -35,7 +35,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
     """Make the lab of this name what the topology says. Raises TestbedError, and leaves what was there before."""
     begin = time.monotonic()
     files = read_files(topology)
-    machine = of_machine(engine.info().machine)
+    machine = of_machine(engine.machine)
     # The machine's own first: the switch needs it whatever the hosts are.
     wanted = dict.fromkeys((machine, *(architecture_of(one, machine) for one in topology.hosts.values())))
     if EMULATED in wanted and machine != EMULATED and engine.local and (problem := binfmt_problem()):

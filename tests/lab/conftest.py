@@ -30,6 +30,14 @@ def alone(engine: Engine) -> None:
     assert not others, f"labs are up: {', '.join(others)}"
 
 
+@pytest.fixture(scope="module")
+def module_labs(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
+    """Labs that the tests of a module share."""
+    labs = Labs(engine, tmp_path_factory.mktemp("labs"))
+    yield labs
+    labs.remove()
+
+
 @pytest.fixture
 def labs(engine: Engine, tmp_path: Path) -> Iterator[Labs]:
     labs = Labs(engine, tmp_path)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from testbed.capture import ALL_PORTS, capture, read_pcap, show
-from testbed.engine import Engine
 from testbed.errors import InputError, LabError
 from testbed.lab import Lab
 from testbed.wire import datagrams
@@ -29,13 +28,9 @@ for number in range(count):
 
 
 @pytest.fixture(scope="module")
-def lab(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    labs = Labs(engine, tmp_path_factory.mktemp("pair"))
-    try:
-        with labs.up(PAIR) as lab:
-            yield lab
-    finally:
-        labs.remove()
+def lab(module_labs: Labs) -> Iterator[Lab]:
+    with module_labs.up(PAIR) as lab:
+        yield lab
 
 
 def burst(lab: Lab, count: int, size: int, *, host: str = "a", to: str = "b") -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 import dpkt  # type: ignore[import-untyped]
 import pytest
 
-from testbed.engine import Engine
 from testbed.process import Deadline, run_local
 from tests.lab.support import COMMAND, LIMIT_S, Labs, run_testbed, started, status
 
@@ -43,21 +42,14 @@ OTHER = f"networks:\n  lan:\nhosts:\n  client:\n  {SOLO}:\n"
 
 
 @pytest.fixture(scope="module")
-def its_labs(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
-    labs = Labs(engine, tmp_path_factory.mktemp("labs"))
-    yield labs
-    labs.remove()
-
-
-@pytest.fixture(scope="module")
-def lab(its_labs: Labs) -> str:
+def lab(module_labs: Labs) -> str:
     """The name of the lab that these tests share."""
-    return its_labs.up(LAB).name
+    return module_labs.up(LAB).name
 
 
 @pytest.fixture(scope="module")
-def other(its_labs: Labs) -> str:
-    return its_labs.up(OTHER).name
+def other(module_labs: Labs) -> str:
+    return module_labs.up(OTHER).name
 
 
 # exec
@@ -117,7 +109,7 @@ def test_options_after_the_host_are_the_commands(lab: str) -> None:
     assert run_testbed("exec", f"{lab}/client", "echo", "--help", "-u", "x").check().text == "--help -u x\n"
 
 
-def test_exec_ends_a_command_and_its_children_after_its_timeout(lab: str, its_labs: Labs) -> None:
+def test_exec_ends_a_command_and_its_children_after_its_timeout(lab: str, module_labs: Labs) -> None:
     mark = f"77{uuid.uuid4().int % 10**6:06}"
     done = run_testbed("exec", "--timeout", "1", f"{lab}/client", "sh", "-c", f"echo begun; sleep {mark} & sleep {mark}", timeout_s=60)
     assert done.exit_code == 3
@@ -376,9 +368,9 @@ def test_what_cannot_be_copied_is_named(lab: str, tmp_path: Path, arguments: lis
 
 
 @pytest.fixture
-def pinging(its_labs: Labs, lab: str) -> Iterator[None]:
+def pinging(module_labs: Labs, lab: str) -> Iterator[None]:
     """The client asks the server all the time."""
-    with its_labs.lab(its_labs.folder / f"{lab}.yaml") as there, there.host("client").start(["ping", "-i", "0.1", "server"]):
+    with module_labs.lab(module_labs.folder / f"{lab}.yaml") as there, there.host("client").start(["ping", "-i", "0.1", "server"]):
         yield
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from testbed import shipped
-from testbed.engine import Engine
 from testbed.errors import InputError
 from testbed.exchange import Exchanges, all_hold, exchange
 from testbed.lab import Lab
@@ -20,14 +19,10 @@ TEXT = "Grüße aus \\ dem Labor\n"
 
 
 @pytest.fixture(scope="module")
-def cross(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def cross(module_labs: Labs) -> Iterator[Lab]:
     """One lab of two little-endian and two big-endian hosts, for all tests here that only let its hosts talk."""
-    labs = Labs(engine, tmp_path_factory.mktemp("cross"))
-    try:
-        with labs.up(CROSS_ENDIAN) as lab:
-            yield lab
-    finally:
-        labs.remove()
+    with module_labs.up(CROSS_ENDIAN) as lab:
+        yield lab
 
 
 def outcomes(results: Exchanges) -> dict[tuple[str, str], str]:

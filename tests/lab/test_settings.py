@@ -53,14 +53,10 @@ BOTH = pytest.mark.parametrize("name", ["full", "emulated"])
 
 
 @pytest.fixture(scope="module")
-def lab(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    labs = Labs(engine, tmp_path_factory.mktemp("labs"))
-    (labs.folder / "program").write_text("#!/bin/sh\nexit 11\n")
-    try:
-        with labs.up(LAB) as there:
-            yield there
-    finally:
-        labs.remove()
+def lab(module_labs: Labs) -> Iterator[Lab]:
+    (module_labs.folder / "program").write_text("#!/bin/sh\nexit 11\n")
+    with module_labs.up(LAB) as there:
+        yield there
 
 
 def text_of(host: Host, *argv: str) -> str:
