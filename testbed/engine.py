@@ -26,7 +26,7 @@ from docker.types import IPAMConfig, IPAMPool
 from docker.utils import kwargs_from_env
 
 from testbed import image_archive
-from testbed.errors import EngineError
+from testbed.errors import EngineError, SubnetTaken
 from testbed.exec_stream import FRAME, STDERR, STDOUT, ExecStream
 
 __all__ = ["STDERR", "STDOUT", "Container", "ContainerSpec", "ContainerState", "DockerNetwork", "Engine", "EngineInfo", "ExecStream"]
@@ -272,19 +272,24 @@ class Engine:
         internal: bool,
         ipv6: bool,
     ) -> str:
-        """Make a bridge network; ``subnets`` are (subnet, gateway) pairs."""
+        """Make a bridge network; ``subnets`` are (subnet, gateway) pairs. Raises :class:`SubnetTaken` when one is somebody's."""
         pools = [IPAMPool(subnet=subnet, gateway=gateway) for subnet, gateway in subnets]
-        with self._errors():
-            made = self._client.create_network(
-                name,
-                driver="bridge",
-                ipam=IPAMConfig(pool_configs=pools),
-                options={"com.docker.network.driver.mtu": str(mtu)},
-                labels={LABEL: "network", **labels},
-                internal=internal,
-                enable_ipv6=ipv6,
-                check_duplicate=True,
-            )
+        try:
+            with self._errors():
+                made = self._client.create_network(
+                    name,
+                    driver="bridge",
+                    ipam=IPAMConfig(pool_configs=pools),
+                    options={"com.docker.network.driver.mtu": str(mtu)},
+                    labels={LABEL: "network", **labels},
+                    internal=internal,
+                    enable_ipv6=ipv6,
+                    check_duplicate=True,
+                )
+        except EngineError as error:
+            if "overlaps" in error.message:
+                raise SubnetTaken(error.message, hint=error.hint, status=error.status) from error
+            raise
         return str(made["Id"])
 
     def connect(self, network: str, container: str) -> None:

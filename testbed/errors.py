@@ -7,6 +7,7 @@
     ├── CheckFailed             1  everything worked, and the answer is no
     └── LabError                3  the lab or what it stands on broke
         ├── EngineError         3  the Docker engine is absent, refuses or fails
+        │   └── SubnetTaken     3  ... a network, since its subnet is somebody's
         ├── ImageError          3  a host image could not be built
         ├── CommandFailed       3  a command that had to succeed did not
         └── DeadlineExceeded    3  something did not come about in time
@@ -83,6 +84,10 @@ class EngineError(LabError):
     def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+
+
+class SubnetTaken(EngineError):
+    """The engine has a network on that subnet, or is making one."""
 
 
 class ImageError(LabError):

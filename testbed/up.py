@@ -13,14 +13,17 @@ from testbed.architecture import EMULATED, of_machine
 from testbed.change import Change, Progress, silent
 from testbed.doctor import binfmt_problem
 from testbed.engine import Engine
-from testbed.errors import InputError, LabError
-from testbed.lab import LAB, NETWORK, Parts, existing, read_parts, settle
+from testbed.errors import InputError, LabError, SubnetTaken
+from testbed.lab import LAB, NETWORK, existing, parts_of, settle
 from testbed.lock import lock
 from testbed.network import Taken, machine_routes
 from testbed.plan import Difference, architecture_of, compare, make_plan
+from testbed.process import Deadline
 
 if TYPE_CHECKING:
     from testbed.topology import Topology  # types alone: pydantic takes long to load
+
+SUBNET_S = 10.0  # for labs that come up at the same time to agree on who has which subnet
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,20 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
             progress(topology.name, "the last up was interrupted: waiting for the engine")
             settle(engine, topology.name)
         references = {one.architecture.name: one.reference for one in images.build(engine, list(wanted), progress)}
-        found = read_parts(engine)
-        parts = found.pop(topology.name, None) or Parts(topology.name, None, {}, [], {})
-        there = existing(engine, parts, interrupted=held.interrupted)
-        plan = make_plan(topology, machine=machine, images=references, taken=taken(engine, topology.name), existing=there, files=files)
-        difference = compare(there, plan)
-        if not difference.nothing or parts.retired or not there.switch:
-            Change(engine, parts, there, plan, difference, files, references[machine.name], progress).carry_out(held)
+        patience = Deadline(SUBNET_S)
+        while True:
+            parts = parts_of(engine, topology.name)
+            there = existing(engine, parts, interrupted=held.interrupted)
+            plan = make_plan(topology, machine=machine, images=references, taken=taken(engine, topology.name), existing=there, files=files)
+            difference = compare(there, plan)
+            try:
+                if not difference.nothing or parts.retired or not there.switch:
+                    Change(engine, parts, there, plan, difference, files, references[machine.name], progress).carry_out(held)
+                break
+            except SubnetTaken:
+                # Somebody took the subnet since it was chosen, so choose again; a network that is being made is not listed yet.
+                if patience.passed:
+                    raise
         held.done()
     return Outcome(difference, time.monotonic() - begin)
 
