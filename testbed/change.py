@@ -191,7 +191,7 @@ class Change:
             argv=[part for one in SWITCH_SYSCTLS for part in ("--sysctl", one)],
             labels={LAB: self.lab, ROLE: SWITCH},
             hostname=SWITCH,
-            network=external[0] if external else "none",
+            network=external[0] if external else None,
             capabilities=SWITCH_CAPABILITIES,
             # It puts the hosts' ends of the links into their namespaces, which it names by their process ids.
             pid_mode="host",
@@ -352,12 +352,12 @@ class Change:
             raise LabError(f"{error.message}{tail(self.engine.written(container))}", hint=more_time) from None
 
     def _teach_names(self, hosts: Mapping[str, Settings]) -> None:
-        """Tell the hosts that stay about the others. Docker mounts /etc/hosts as a file, so it is written in place."""
+        """Tell the hosts that stay about the others. /etc/hosts is written in place, as it may be a mount."""
 
         def teach(name: str) -> None:
             settings = self.there.hosts[name]
             with make_host(self.engine, self.lab, name, self.parts.hosts[name].id, settings) as host:
-                host.run(["tee", "/etc/hosts"], stdin=hosts_file(settings, hosts)).check(where=f"host {name}")
+                host.run(["tee", "/etc/hosts"], stdin=hosts_file(settings, hosts).encode()).check(where=f"host {name}")
 
         side_by_side(teach, self.difference.kept_hosts)
 

@@ -37,12 +37,13 @@ def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Setti
     return ContainerSpec(
         name=container_name(lab, name),
         image=settings["image"],
-        argv=init_arguments(settings),
+        argv=["--hosts", hosts_file(settings, hosts), *init_arguments(settings)],
         labels={LAB: lab, ROLE: HOST_ROLE, HOST: name, SETTINGS: to_label(settings)},
         hostname=name,
+        # Where there is a way out of the lab, Docker makes the machine's resolver known.
+        network="none" if settings["external"] else None,
         capabilities=settings["capabilities"],
         environment=settings["environment"],
-        names=names_for(settings, hosts),
         # Those of the IPC namespace; the network's are set by the host's first process.
         sysctls={one: value for one, value in settings["sysctls"].items() if not one.startswith("net.")},
         memory=settings["memory"],
@@ -50,8 +51,8 @@ def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Setti
     )
 
 
-def hosts_file(viewer: Settings, hosts: Mapping[str, Settings]) -> bytes:
-    """/etc/hosts as Docker writes it for a new container."""
+def hosts_file(viewer: Settings, hosts: Mapping[str, Settings]) -> str:
+    """A host's /etc/hosts."""
     lines = [
         "127.0.0.1\tlocalhost",
         "::1\tlocalhost ip6-localhost ip6-loopback",
@@ -61,7 +62,7 @@ def hosts_file(viewer: Settings, hosts: Mapping[str, Settings]) -> bytes:
         "ff02::2\tip6-allrouters",
         *(f"{address}\t{name}" for name, address in names_for(viewer, hosts)),
     ]
-    return "\n".join([*lines, ""]).encode()
+    return "\n".join([*lines, ""])
 
 
 def tar(contents: Mapping[str, bytes], labels: Mapping[str, Sequence[Any]]) -> bytes:

@@ -118,6 +118,7 @@ def make_plan(
                 for index, network in enumerate(host.networks)
             ],
             "sysctls": _sysctls(host, segments),
+            "external": any(segments[network].external for network in host.networks),
             "routes": _routes(host, topology, segments, addresses),
             "environment": dict(host.environment),
             "files": {path: [hashlib.sha256(files[name][path]).hexdigest(), file.mode] for path, file in host.files.items()},

@@ -238,6 +238,8 @@ def read_path(value: object) -> str:
         raise InputError(
             f"{shown(path)}: the kernel makes the files of /{parts[1]}", hint=f"{hint}; kernel parameters belong under sysctls:"
         )
+    if path == "/etc/hosts":
+        raise InputError(f"{shown(path)}: testbed writes this file", hint=f"{hint}; every host of the lab is in /etc/hosts already")
     return path
 
 

@@ -1,8 +1,9 @@
 /* PID 1 of every container host: configures the host's network stack, starts its command, reaps what dies.
  *
- *     init [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]
+ *     init [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]...
+ *          [-- COMMAND ARGUMENT...]
  *
- * In this order: each sysctl is written, read back and compared; "init: waiting" goes to standard error, and the devices
+ * In this order: TEXT becomes /etc/hosts; devices get no IPv6, unless they get an address of it; each sysctl is written, read back and compared; "init: waiting" goes to standard error, and the devices
  * are put into the namespace from outside; each gets its addresses; sysctls that name one of the devices are set; each
  * route is added, or replaces the one there is; "init: ready" goes to standard error; the command, if any, starts in a
  * session of its own. When it ends, its exit code (128 + N for signal N) goes to /run/testbed/command.exit and the host
@@ -128,6 +129,19 @@ static int set_sysctl(const char *assignment)
     return 0;
 }
 
+/* --- names ---------------------------------------------------------------------------------------------------- */
+
+/* In place: where Docker mounts /etc/hosts it cannot be replaced. */
+static int write_hosts(const char *text)
+{
+    FILE *file = fopen("/etc/hosts", "w");
+    if (!file || fputs(text, file) < 0 || fclose(file) != 0) {
+        say("hosts: %s", error_name(errno));
+        return -1;
+    }
+    return 0;
+}
+
 /* --- links ---------------------------------------------------------------------------------------------------- */
 
 /* Whether the sysctl ASSIGNMENT is about one device of --address: net.ipv4.conf.DEVICE.rp_filter=0. */
@@ -147,18 +161,26 @@ static int names_device(const char *assignment, int argc, char *argv[])
     return 0;
 }
 
-static int allow_ipv6(const char *device)
+static int set_ipv6(const char *device, int allowed)
 {
     char assignment[128];
-    snprintf(assignment, sizeof assignment, "net/ipv6/conf/%s/disable_ipv6=0", device);
+    snprintf(assignment, sizeof assignment, "net/ipv6/conf/%s/disable_ipv6=%d", device, !allowed);
     return set_sysctl(assignment);
+}
+
+/* A network without IPv6 shall see none: no link-local addresses, and none of what the kernel sends to look for routers
+ * and neighbours. The loopback device has it. A kernel without IPv6 is fine. */
+static int only_ipv4_by_default(void)
+{
+    if (access("/proc/sys/net/ipv6", F_OK) < 0)
+        return 0;
+    return set_ipv6("default", 0) < 0 || set_ipv6("lo", 1) < 0 ? -1 : 0;
 }
 
 static int configure_address(const char *device, const char *cidr)
 {
     int error = wait_for_device(device);
-    /* Docker turns IPv6 off in a container without a network of its own. */
-    if (!error && strchr(cidr, ':') && (allow_ipv6("lo") < 0 || allow_ipv6(device) < 0))
+    if (!error && strchr(cidr, ':') && set_ipv6(device, 1) < 0)
         return -1;
     if (!error)
         error = set_address(device, cidr);
@@ -227,7 +249,8 @@ static void note_end(int status)
 static _Noreturn void wrong(const char *what)
 {
     say("%s: unknown, or its value is missing or malformed", what);
-    say("usage: init [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]");
+    say("usage: init [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... "
+        "[-- COMMAND ARGUMENT...]");
     exit(BAD_ARGUMENTS);
 }
 
@@ -236,6 +259,8 @@ static char **parse(int argc, char *argv[], int *has_addresses)
 {
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--sysctl") == 0 && i + 1 < argc && strchr(argv[i + 1], '=')) {
+            i += 1;
+        } else if (strcmp(argv[i], "--hosts") == 0 && i + 1 < argc) {
             i += 1;
         } else if (strcmp(argv[i], "--route") == 0 && i + 2 < argc) {
             i += 2;
@@ -262,6 +287,10 @@ static int configure(enum phase phase, int argc, char *argv[])
             char *assignment = argv[++i];
             if (phase == (names_device(assignment, argc, argv) ? DEVICE_SYSCTLS : BEFORE_LINKS))
                 failed = set_sysctl(assignment);
+        } else if (strcmp(argv[i], "--hosts") == 0) {
+            i++;
+            if (phase == BEFORE_LINKS)
+                failed = write_hosts(argv[i]);
         } else {
             int is_route = strcmp(argv[i], "--route") == 0;
             char *first = argv[++i], *second = argv[++i];
@@ -293,6 +322,8 @@ int main(int argc, char *argv[])
 
     int has_addresses = 0;
     char **command = parse(argc, argv, &has_addresses);
+    if (only_ipv4_by_default() < 0)
+        return NOT_CONFIGURED;
     for (enum phase phase = BEFORE_LINKS; phase < PHASES; phase++) {
         if (phase == ADDRESSES && has_addresses)
             say("waiting");

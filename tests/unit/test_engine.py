@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -181,21 +182,20 @@ def test_no_error_of_the_socket_is_a_traceback(engine: Engine, monkeypatch: pyte
 
 def test_a_container_gets_no_more_than_it_needs(fake: FakeEngine, engine: Engine) -> None:
     fake.answers["POST /containers/create"] = (201, {"Id": "x"})
-    names = [("a", "10.5.0.2"), ("a", "fd00::2")]
-    spec = ContainerSpec(
-        "testbed.lab.a", "host:1", ["--x"], {"testbed.lab": "lab"}, capabilities=["NET_ADMIN"], names=names, memory=1 << 26, cpus=0.5
-    )
+    spec = ContainerSpec("testbed.lab.a", "host:1", ["--x"], {"testbed.lab": "lab"}, capabilities=["NET_ADMIN"], memory=1 << 26, cpus=0.5)
     assert engine.create_container(spec) == "x"
     asked = fake.asked[-1][1]
     host = asked["HostConfig"]
     assert (host["CapDrop"], host["CapAdd"]) == (["ALL"], ["NET_ADMIN"])
     assert not host.get("Privileged")
-    assert host["NetworkMode"] == "none"
-    assert host["ExtraHosts"] == ["a:10.5.0.2", "a:fd00::2"]
+    assert asked["NetworkDisabled"] is True
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (1 << 26, 1 << 26, 500_000_000)
     assert "/proc/sys/net" not in host["ReadonlyPaths"]
     assert "/proc/sys/kernel" in host["ReadonlyPaths"]
     assert asked["Labels"] == {"testbed": "container", "testbed.lab": "lab"}
+    engine.create_container(replace(spec, network="none"))
+    asked = fake.asked[-1][1]
+    assert (asked["HostConfig"]["NetworkMode"], asked["NetworkDisabled"]) == ("none", False)
 
 
 def test_networks_of_others_are_listed_with_their_subnets(fake: FakeEngine, engine: Engine) -> None:

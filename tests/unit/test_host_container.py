@@ -16,7 +16,7 @@ def settings(**changed: Any) -> dict[str, Any]:
     link = {"network": "lan", "device": "eth0", "port": "a.0", "mac": "02:42:0a:05:00:02", "mtu": 1500, "addresses": ["10.5.0.2/24"]}
     plain: dict[str, Any] = {
         "kind": "native", "arch": "amd64", "image": "image:1", "links": [link], "sysctls": {}, "routes": [], "environment": {},
-        "files": {}, "memory": None, "cpus": None, "capabilities": ["NET_ADMIN"], "command": None, "ready": None,
+        "files": {}, "external": False, "memory": None, "cpus": None, "capabilities": ["NET_ADMIN"], "command": None, "ready": None,
     }  # fmt: skip
     return {**plain, **changed}
 
@@ -69,10 +69,10 @@ def test_a_sysctl_that_the_engine_could_not_set_is_the_files_error() -> None:
     assert why_not_started("a", other, settings()) is other
 
 
-def test_a_hosts_file_has_what_docker_writes_and_the_nearest_addresses() -> None:
+def test_a_hosts_file_has_what_every_machine_has_and_the_nearest_addresses() -> None:
     far = {"network": "far", "device": "eth1", "port": "b.1", "mac": "x", "mtu": 1500, "addresses": ["10.6.0.3/24", "fd00::3/64"]}
     near = {"network": "lan", "device": "eth0", "port": "b.0", "mac": "x", "mtu": 1500, "addresses": ["10.5.0.3/24"]}
-    text = hosts_file(settings(), {"a": settings(), "b": settings(links=[far, near]), "c": settings(links=[far])}).decode()
+    text = hosts_file(settings(), {"a": settings(), "b": settings(links=[far, near]), "c": settings(links=[far])})
     lines = text.splitlines()
     assert lines[0] == "127.0.0.1\tlocalhost"
     assert lines[6:] == ["10.5.0.2\ta", "10.5.0.3\tb", "10.6.0.3\tc", "fd00::3\tc"]
@@ -82,13 +82,14 @@ def test_a_hosts_file_has_what_docker_writes_and_the_nearest_addresses() -> None
 def test_a_hosts_container_is_what_its_settings_say() -> None:
     wanted = settings(sysctls={"net.core.somaxconn": "8", "kernel.msgmax": "4096"}, memory=64 << 20, cpus=0.5, environment={"A": "b"})
     spec = host_spec("lab", "a", wanted, {"a": wanted})
-    assert (spec.name, spec.hostname, spec.image, spec.network) == ("testbed.lab.a", "a", "image:1", "none")
+    assert (spec.name, spec.hostname, spec.image, spec.network) == ("testbed.lab.a", "a", "image:1", None)
     assert spec.sysctls == {"kernel.msgmax": "4096"}, "the network's are set by init"
-    assert list(spec.argv)[:2] == ["--sysctl", "net.core.somaxconn=8"]
+    assert list(spec.argv)[:4] == ["--hosts", hosts_file(wanted, {"a": wanted}), "--sysctl", "net.core.somaxconn=8"]
     assert "kernel.msgmax=4096" not in spec.argv
     assert (spec.memory, spec.cpus, spec.environment, spec.capabilities) == (64 << 20, 0.5, {"A": "b"}, ["NET_ADMIN"])
     assert spec.labels["testbed.lab"] == "lab"
     assert spec.pid_mode is None
+    assert host_spec("lab", "a", settings(external=True), {}).network == "none", "with the machine's resolver"
 
 
 def test_files_are_packed_with_their_modes_below_the_root() -> None:

@@ -296,6 +296,7 @@ def test_very_many_problems_are_counted() -> None:
         ("files: {? /" + "a" * 4000 + " : x}", "4:15", "has 4001 characters", "at most 4000"),
         ("environment: {" + "".join(f"A{number}: 1, " for number in range(1001)) + "}", "4:5", "there are 1001 entries", "at most 1000"),
         ("files: {/: x}", "4:13", "not the plain path of a file", ""),
+        ("files: {/etc/hosts: 1}", "4:13", "testbed writes this file", "every host"),
         ("files: {/proc/sys/net/x: 1}", "4:13", "the kernel makes the files of /proc", "sysctls:"),
         ("files: {/a: x, /a/b: y}", "4:20", "'/a' is a file", ""),
         ("files: {/a: {content: x, source: y}}", "4:13", "there is both content and source", "one of them"),
