@@ -3,11 +3,12 @@
  *     init [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]...
  *          [-- COMMAND ARGUMENT...]
  *
- * In this order: TEXT becomes /etc/hosts; devices get no IPv6, unless they get an address of it; each sysctl is written, read back and compared; "init: waiting" goes to standard error, and the devices
- * are put into the namespace from outside; each gets its addresses; sysctls that name one of the devices are set; each
- * route is added, or replaces the one there is; "init: ready" goes to standard error; the command, if any, starts in a
- * session of its own. When it ends, its exit code (128 + N for signal N) goes to /run/testbed/command.exit and the host
- * stays up. SIGTERM and SIGINT end the host. Without addresses there is nothing to wait for.
+ * In this order: TEXT becomes /etc/hosts; devices get no IPv6, unless they get an address of it; each sysctl is
+ * written, read back and compared; "init: waiting" goes to standard error, and the devices are put into the namespace
+ * from outside; each gets its addresses; sysctls that name one of the devices are set; each route is added, or replaces
+ * the one there is; "init: ready" goes to standard error; the command, if any, starts in a session of its own. When it
+ * ends, its exit code (128 + N for signal N) goes to /run/testbed/command.exit and the host stays up. SIGTERM and
+ * SIGINT end the host. Without addresses there is nothing to wait for.
  *
  * What cannot be set ends init with exit code 1 and one line that says which, and the errno's name: a host that is not
  * what its file says must not come up.
@@ -322,7 +323,7 @@ int main(int argc, char *argv[])
 
     int has_addresses = 0;
     char **command = parse(argc, argv, &has_addresses);
-    if (only_ipv4_by_default() < 0)
+    if (has_addresses && only_ipv4_by_default() < 0)
         return NOT_CONFIGURED;
     for (enum phase phase = BEFORE_LINKS; phase < PHASES; phase++) {
         if (phase == ADDRESSES && has_addresses)
