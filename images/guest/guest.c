@@ -1,0 +1,195 @@
+/* PID 1 of a QEMU guest: puts its file system together, starts the agent, reaps what dies.
+ *
+ * It is /init of the initramfs. It loads the modules in /modules in the order of their names, mounts the read-only disk
+ * (the host image's file system, /dev/vda) below an overlay in memory and the kernel's own modules (/dev/vdb), makes that
+ * the root, and runs the agent on the virtio-serial port called "agent". What the host is to be is told later, by a
+ * command of the agent: up to here a guest knows nothing of itself, so that a snapshot of it serves every host.
+ *
+ * Nothing here draws a random number or sends a packet: what is drawn before a snapshot is the same in all its clones. */
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define AGENT "/usr/lib/testbed/agent"
+#define MODULES "/modules"
+#define PORTS "/sys/class/virtio-ports"
+
+enum { DEVICE_MS = 10000, STEP_MS = 5 };
+
+/* The kernel panics when PID 1 ends, and the guest is gone: a guest that is not whole must not answer. */
+static _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static _Noreturn void die(const char *format, ...)
+{
+    char line[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    dprintf(STDERR_FILENO, "guest: %s\n", line);
+    exit(1);
+}
+
+static void mount_on(const char *source, const char *directory, const char *type, unsigned long flags, const char *options)
+{
+    mkdir(directory, 0755);
+    if (mount(source, directory, type, flags, options) < 0)
+        die("mount %s on %s: %s", source, directory, strerror(errno));
+}
+
+/* Everything in MODULES, by name. What the kernel has built in is not among it. */
+static void load_modules(void)
+{
+    struct dirent **found;
+    int count = scandir(MODULES, &found, NULL, alphasort);
+    if (count < 0)
+        die("%s: %s", MODULES, strerror(errno));
+    for (int i = 0; i < count; i++) {
+        char path[512];
+        if (found[i]->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, MODULES "/%s", found[i]->d_name);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) < 0)
+            die("module %s: %s", found[i]->d_name, strerror(errno));
+        close(fd);
+        unlink(path); /* the initramfs is memory */
+    }
+}
+
+/* Devices appear a little after their driver. */
+static void wait_for(const char *path)
+{
+    for (int waited = 0; access(path, F_OK) < 0; waited += STEP_MS) {
+        if (waited >= DEVICE_MS)
+            die("there is no %s", path);
+        poll(NULL, 0, STEP_MS);
+    }
+}
+
+static void move_to(const char *directory, const char *root)
+{
+    char target[64];
+    snprintf(target, sizeof target, "%s%s", root, directory);
+    mkdir(target, 0755);
+    if (mount(directory, target, NULL, MS_MOVE, NULL) < 0)
+        die("moving %s: %s", directory, strerror(errno));
+}
+
+static void put_root_together(void)
+{
+    mount_on("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    mount_on("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    load_modules();
+    wait_for("/dev/vda");
+    wait_for("/dev/vdb");
+    mount_on("/dev/vda", "/disk", "squashfs", MS_RDONLY, NULL);
+    mount_on("overlay", "/memory", "tmpfs", 0, "mode=0755");
+    mkdir("/memory/upper", 0755);
+    mkdir("/memory/work", 0755);
+    mount_on("overlay", "/root", "overlay", 0, "lowerdir=/disk,upperdir=/memory/upper,workdir=/memory/work");
+    mount_on("/dev/vdb", "/root/usr/lib/modules", "squashfs", MS_RDONLY, NULL);
+    move_to("/dev", "/root");
+    move_to("/proc", "/root");
+    move_to("/sys", "/root");
+    if (chdir("/root") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+        die("changing the root: %s", strerror(errno));
+    mount_on("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5");
+    mount_on("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
+    mount_on("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
+    mkdir("/run/testbed", 0755);
+    symlink("/proc/self/fd", "/dev/fd");
+}
+
+static void bring_loopback_up(void)
+{
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+        die("lo: %s", strerror(errno));
+    close(fd);
+}
+
+/* The virtio-serial ports get links by their names, /dev/virtio-ports/NAME, as udev would make them. */
+static void name_ports(void)
+{
+    wait_for(PORTS);
+    mkdir("/dev/virtio-ports", 0755);
+    for (int waited = 0; access("/dev/virtio-ports/agent", F_OK) < 0; waited += STEP_MS) {
+        DIR *ports = opendir(PORTS);
+        if (!ports || waited >= DEVICE_MS)
+            die("there is no virtio-serial port called agent");
+        for (struct dirent *one; (one = readdir(ports));) {
+            char path[600], target[600], name[64] = "";
+            snprintf(path, sizeof path, PORTS "/%s/name", one->d_name);
+            FILE *file = fopen(path, "re");
+            if (!file)
+                continue;
+            if (fscanf(file, "%63s", name) == 1) {
+                snprintf(path, sizeof path, "/dev/virtio-ports/%s", name);
+                snprintf(target, sizeof target, "../%s", one->d_name);
+                symlink(target, path);
+            }
+            fclose(file);
+        }
+        closedir(ports);
+        if (access("/dev/virtio-ports/agent", F_OK) < 0)
+            poll(NULL, 0, STEP_MS);
+    }
+}
+
+static void start_agent(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", 1);
+        setenv("HOME", "/root", 1);
+        int adjustment = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+        if (adjustment < 0 || write(adjustment, "-1000", 5) != 5)
+            die("oom_score_adj: %s", strerror(errno));
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        setsid();
+        execl(AGENT, AGENT, "--device", "/dev/virtio-ports/agent", NULL);
+        die("%s: %s", AGENT, strerror(errno));
+    }
+    if (pid < 0)
+        die("fork: %s", strerror(errno));
+}
+
+int main(void)
+{
+    mount_on("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, NULL);
+    int console = open("/dev/console", O_RDWR);
+    for (int fd = 0; console >= 0 && fd <= STDERR_FILENO; fd++)
+        dup2(console, fd);
+    put_root_together();
+    bring_loopback_up();
+    name_ports();
+    sigset_t deaths;
+    sigemptyset(&deaths);
+    sigaddset(&deaths, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &deaths, NULL);
+    start_agent();
+    for (;;) {
+        sigwaitinfo(&deaths, NULL);
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+            ;
+    }
+}
