@@ -191,14 +191,14 @@ def _size(descriptor: int) -> tuple[int, int]:
 
 @contextmanager
 def _raw(descriptor: int) -> Iterator[None]:
-    """Every key as it is pressed, Ctrl-C too. What was typed before is kept, both ways."""
+    """Every key as it is pressed, Ctrl-C too. Now: what was typed before is kept, and nobody waits until all output is taken."""
     settings = termios.tcgetattr(descriptor)
     try:
-        tty.setraw(descriptor, termios.TCSADRAIN)
+        tty.setraw(descriptor, termios.TCSANOW)
         yield
     finally:
         try:
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, settings)
+            termios.tcsetattr(descriptor, termios.TCSANOW, settings)
         except termios.error:
             pass  # it is gone, and its settings with it
 

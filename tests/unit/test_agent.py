@@ -646,7 +646,7 @@ def test_an_endless_writer_in_the_background_does_not_hold_a_terminal(host: Host
     script = "set -m; trap '' HUP; timeout 20 yes & sleep 0.05"
     with host.start(["sh", "-c", script], terminal=(24, 80)) as process:
         assert process.result(10).exit_code == 0
-        process = host.start(["sh", "-c", script], terminal=(24, 80))
+    with host.start(["sh", "-c", script], terminal=(24, 80)) as process:
         assert process.wait(10) == 0  # with all credit used up
         assert len(process.stdout.read()) > OUTPUT_WINDOW
     assert time.monotonic() - began < 5
