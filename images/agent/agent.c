@@ -360,8 +360,6 @@ static void look_for_ends(void)
         one->end.si_pid = 0;
         if (!one->ended && waitid(P_PID, (id_t)one->pid, &one->end, WEXITED | WNOHANG | WNOWAIT) == 0 && one->end.si_pid == one->pid) {
             one->ended = true;
-            if (one->has_terminal)
-                close_input(one); /* else poll() tells without end that the terminal is */
             let_terminal_end(one);
             one->patience_ends = now_ms() + GRACE_MS;
         }
@@ -621,7 +619,7 @@ static void watch_all(void)
     if (pending() > 0)
         watch(out, POLLOUT);
     for (struct command *one = commands; one; one = one->next) {
-        /* Without input waiting, an error still tells that the command has closed its end. */
+        /* Without input waiting, an error still tells that nobody has the other end of a pipe, a hang-up that of a terminal. */
         one->slot[0] = one->input >= 0 ? watch(one->input, one->waiting_size > 0 ? POLLOUT : 0) : -1;
         for (int i = 0; i < 2; i++) {
             const struct stream *stream = &one->output[i];
@@ -634,7 +632,7 @@ static void watch_all(void)
 static void serve(struct command *command)
 {
     if (happened(command->slot[0])) {
-        if (command->waiting_size == 0 && (watched[command->slot[0]].revents & POLLERR))
+        if (command->waiting_size == 0 && (watched[command->slot[0]].revents & (POLLERR | POLLHUP)))
             close_input(command);
         else
             feed(command);

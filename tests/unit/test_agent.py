@@ -639,6 +639,13 @@ def test_what_a_shell_left_in_the_background_does_not_hold_its_terminal(host: Ho
     assert time.monotonic() - began < 3
     assert sleeping(mark) == [pid]  # it has a group of its own
     os.kill(pid, signal.SIGKILL)
+    size = OUTPUT_WINDOW + 3000  # so that some of it still waits in the terminal when its shell has ended
+    script = f"stty -opost; set -m; trap '' HUP; sleep {mark} & head -c {size} /dev/zero"
+    with host.start(["sh", "-c", script], terminal=(24, 80)) as process:
+        assert process.wait(10) == 0
+        assert process.stdout.read() == bytes(size)
+    (pid,) = sleeping(mark)
+    os.kill(pid, signal.SIGKILL)
 
 
 def test_an_endless_writer_in_the_background_does_not_hold_a_terminal(host: Host) -> None:
