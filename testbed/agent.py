@@ -20,7 +20,7 @@ from testbed.errors import DeadlineExceeded, InputError, LabError, TestbedError
 from testbed.process import Deadline
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-MAGIC, VERSION = b"TESTBED\n", 1
+MAGIC, VERSION = b"TESTBED\n", 2
 INPUT_WINDOW = 256 * 1024  # bytes of one stream on their way, the agent's figures too: it keeps input in its memory,
 OUTPUT_WINDOW = 1024 * 1024  # and output waits in ours
 DATA_MOST = 64 * 1024
@@ -28,9 +28,10 @@ FRAME_MOST = 256 * 1024
 ANSWER_S = 20  # an agent that says nothing to a request for so long is not there any more
 
 _HEADER = struct.Struct(">IBI")
-_START = struct.Struct(">IIII")
+_START = struct.Struct(">IIHHII")
+_SIZE = struct.Struct(">HH")
 _CREDIT = struct.Struct(">BI")
-_DETACHED = 1
+_DETACHED, _TERMINAL = 1, 2
 
 
 class Kind(IntEnum):
@@ -39,14 +40,15 @@ class Kind(IntEnum):
     STDIN = 3
     STDIN_END = 4
     SIGNAL = 5
-    CREDIT = 6
-    GOODBYE = 7
-    STARTED = 8
-    FAILED = 9
-    STDOUT = 10
-    STDERR = 11
-    END = 12
-    EXITED = 13
+    RESIZE = 6
+    CREDIT = 7
+    GOODBYE = 8
+    STARTED = 9
+    FAILED = 10
+    STDOUT = 11
+    STDERR = 12
+    END = 13
+    EXITED = 14
 
 
 class Transport(Protocol):
@@ -62,7 +64,8 @@ class Transport(Protocol):
 @dataclass(frozen=True)
 class Order:
     """What to start. ``files`` are used as standard input, output and error where not empty, and one that is written
-    has ``mode`` afterwards. ``user`` is a name, a uid or uid:gid; empty for the agent's own, which is root."""
+    has ``mode`` afterwards. ``user`` is a name, a uid or uid:gid; empty for the agent's own, which is root. ``terminal``
+    is the size, rows and columns, of one that it gets instead of pipes; 0 is a size that is not known."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -71,6 +74,7 @@ class Order:
     files: tuple[str, str, str] = ("", "", "")
     mode: int = 0o644
     detached: bool = False
+    terminal: tuple[int, int] | None = None
 
     def packed(self) -> bytes:
         """START's body. Raises :class:`InputError` for what no command can be given."""
@@ -79,11 +83,14 @@ class Order:
             raise InputError("there is no command to run: its list of arguments is empty, or begins with an empty one")
         if wrong := [name for name in self.environment if not name or "=" in name]:
             raise InputError(f"'{wrong[0]}' cannot be the name of an environment variable")
+        if self.detached and self.terminal is not None:
+            raise InputError(f"'{self.argv[0]}' cannot be detached and have a terminal, which ends with the connection")
         texts = [os.fsencode(text) for text in (self.directory, self.user, *self.files, *self.argv, *variables)]
         if wrong_bytes := [text for text in texts if b"\0" in text]:
             raise InputError(f"{wrong_bytes[0]!r} holds a zero byte, which no argument, path or variable can")
-        flags = _DETACHED if self.detached else 0
-        body = _START.pack(flags, self.mode, len(self.argv), len(variables)) + b"".join(text + b"\0" for text in texts)
+        flags = _DETACHED if self.detached else _TERMINAL if self.terminal is not None else 0
+        size = _checked(self.terminal or (0, 0))
+        body = _START.pack(flags, self.mode, *size, len(self.argv), len(variables)) + b"".join(text + b"\0" for text in texts)
         if len(body) > FRAME_MOST - 5:
             raise InputError(
                 f"the arguments and environment of '{self.argv[0]}' are {len(body)} bytes, and {FRAME_MOST - 5} fit",
@@ -194,6 +201,14 @@ class Command:
         """Send a signal to its process group; one that has ended is left in peace."""
         if self.exit_code is None and self.failure is None:
             self._agent.send(Kind.SIGNAL, self._number, bytes([number]))
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Give its terminal another size, in rows and columns."""
+        if self.order.terminal is None:
+            raise InputError(f"'{self.order.argv[0]}' on host {self._agent.name} has no terminal, so it has no size")
+        body = _SIZE.pack(*_checked(size))
+        if self.exit_code is None and self.failure is None:
+            self._agent.send(Kind.RESIZE, self._number, body)
 
     # For the thread that reads
 
@@ -400,6 +415,12 @@ def cut(data: bytearray, size: int) -> bytes:
     return taken
 
 
+def _checked(size: tuple[int, int]) -> tuple[int, int]:
+    if not all(0 <= length <= 0xFFFF for length in size):
+        raise InputError(f"no terminal has {size[0]} rows and {size[1]} columns", hint="both are 0 (not known) to 65535")
+    return size
+
+
 def _frame(kind: Kind, number: int, body: bytes | memoryview = b"") -> bytes:
     return b"".join((_HEADER.pack(5 + len(body), kind, number), body))
 
@@ -427,6 +448,8 @@ def _failure(host: str, order: Order, what: int, number: int) -> TestbedError:
         message, hint = f"user '{order.user}' on host {host}: {reason}", "the host needs the capabilities SETUID and SETGID for that"
     elif 4 <= what <= 6:
         message, hint = f"'{order.files[what - 4]}' on host {host}: {reason}", ""
+    elif what == 8:
+        return LabError(f"host {host} has no terminal for '{order.argv[0]}': {reason}", hint="is /dev/pts mounted there, and room in it?")
     else:
         message, hint = f"host {host} cannot start '{order.argv[0]}': {reason}", "it has no room for more processes, files or memory"
     return (InputError if number in _ASKED else LabError)(message, hint=hint)

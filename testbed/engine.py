@@ -220,31 +220,11 @@ class Engine:
         """What the container's first process has written so far, to one stream or both."""
         return b"".join(data for kind, data in self.output(container, follow=False, since=since) if stream in (None, kind))
 
-    def exec_stream(
-        self,
-        container: str,
-        argv: Sequence[str],
-        *,
-        tty: bool = False,
-        environment: Mapping[str, str] | None = None,
-        user: str = "",
-        directory: str | None = None,
-    ) -> ExecStream:
+    def exec_stream(self, container: str, argv: Sequence[str]) -> ExecStream:
         """Start a command in a running container, with its standard streams connected."""
         with self._errors():
-            made = self._client.exec_create(
-                container, list(argv), stdin=True, tty=tty, environment=dict(environment or {}), user=user, workdir=directory
-            )
-            connection = self._client.exec_start(made["Id"], tty=tty, socket=True)
-        return ExecStream(self, made["Id"], connection, tty=tty)
-
-    def exec_exit_code(self, exec_id: str) -> int | None:
-        with self._errors():
-            return cast("int | None", self._client.exec_inspect(exec_id)["ExitCode"])
-
-    def resize_exec(self, exec_id: str, rows: int, columns: int) -> None:
-        with self._errors():
-            self._client.exec_resize(exec_id, height=rows, width=columns)
+            made = self._client.exec_create(container, list(argv), stdin=True)
+            return ExecStream(self._client.exec_start(made["Id"], socket=True))
 
     def put_archive(self, container: str, directory: str, tar: bytes | BinaryIO) -> None:
         """Unpack a tar archive into a directory of the container."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from testbed.errors import EngineError
 
@@ -15,29 +14,16 @@ FRAME = struct.Struct(">BxxxL")  # which stream, how many bytes
 CHUNK = 65536
 
 
-class Execs(Protocol):
-    """What the engine can still be asked about a command."""
-
-    def exec_exit_code(self, exec_id: str) -> int | None: ...
-    def resize_exec(self, exec_id: str, rows: int, columns: int) -> None: ...
-
-
 class ExecStream:
-    """A command running in a container: bytes in, frames of (stream, bytes) out, its exit code at the end.
+    """A command running in a container: bytes in, frames of (stream, bytes) out.
 
     Not for use by several readers at once; one reader and one writer are fine.
     """
 
-    def __init__(self, engine: Execs, exec_id: str, connection: Any, *, tty: bool) -> None:
-        self._engine = engine
-        self._exec_id = exec_id
+    def __init__(self, connection: Any) -> None:
         self._response = connection  # keeps the socket's owner alive
         self._socket: socket.socket = getattr(connection, "_sock", connection)
         self._socket.settimeout(None)  # a command may be silent for as long as it likes
-        self._tty = tty
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
 
     def give_up_sending_after(self, timeout_s: float) -> None:
         """From now on ``send`` raises an OSError when nobody takes anything for so long; some of its data may have gone."""
@@ -47,21 +33,8 @@ class ExecStream:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
-    def close_input(self) -> None:
-        """End of the command's standard input."""
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            # The command, and so the connection, ended first: there is no input left to end.
-            if error.errno != errno.ENOTCONN:
-                raise
-
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """What the command writes, as it comes: (STDOUT or STDERR, bytes), until both streams end."""
-        if self._tty:
-            while chunk := self._socket.recv(CHUNK):
-                yield STDOUT, chunk
-            return
         while header := self._receive(FRAME.size):
             stream, size = FRAME.unpack(header)
             while size:
@@ -79,13 +52,6 @@ class ExecStream:
                 return b""
             data += chunk
         return data
-
-    def resize(self, rows: int, columns: int) -> None:
-        self._engine.resize_exec(self._exec_id, rows, columns)
-
-    def exit_code(self) -> int | None:
-        """The command's exit code; None while it runs."""
-        return self._engine.exec_exit_code(self._exec_id)
 
     def close(self) -> None:
         """Also ends a wait for frames in another thread."""

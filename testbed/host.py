@@ -146,17 +146,22 @@ class Host:
         directory: str | None = None,
         user: str | None = None,
         detached: bool = False,
+        terminal: tuple[int, int] | None = None,
     ) -> Process:
         """Start a command and give it while it runs; arguments and errors as for ``run``.
 
         A ``detached`` one has no input, writes to files on the host (``Process.output_files``) and outlives this object.
         Every other one is killed when this host is closed or this program ends.
+
+        With ``terminal``, a size in rows and columns (0: not known), it has a terminal of its own: all that it shows,
+        the echo of what is typed too, is ``Process.stdout``, with CR LF at the ends of lines, and Ctrl-C is the byte 3.
+        What a shell on it left in the background stays when the shell has ended.
         """
         files = ("", "", "")
         if detached:
             name = f"{DETACHED_OUTPUT}/{uuid4().hex[:12]}"
             files = ("/dev/null", f"{name}.stdout", f"{name}.stderr")
-        order = _order(argv, environment, directory, user, files=files, detached=detached)
+        order = _order(argv, environment, directory, user, files=files, detached=detached, terminal=terminal)
         return self._start(order)
 
     def read(self, path: str) -> bytes:
@@ -262,6 +267,7 @@ def _order(
     *,
     files: tuple[str, str, str],
     detached: bool = False,
+    terminal: tuple[int, int] | None = None,
 ) -> Order:
     if isinstance(argv, str | bytes):
         raise InputError(f"a command is a list of arguments, not the text {argv!r}", hint=f"for a shell: ['sh', '-c', {argv!r}]")
@@ -269,7 +275,7 @@ def _order(
     for word in words:
         if not isinstance(word, str):
             raise InputError(f"an argument of a command is a text or a path, not {word!r}")
-    return Order(words, environment or {}, directory or "", user or "", files, detached=detached)
+    return Order(words, environment or {}, directory or "", user or "", files, detached=detached, terminal=terminal)
 
 
 def _end(command: Command, host: str) -> None:

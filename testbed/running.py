@@ -124,7 +124,8 @@ class Process:
     """A command that was started. As a context manager it is killed at the end, unless it is detached.
 
     At most 1 MiB of each output stream wait to be read, then the command waits, as it would with a pipe;
-    ``result`` reads all. The output of a detached command is in the files ``output_files`` of the host instead.
+    ``result`` reads all. The output of a detached command is in the files ``output_files`` of the host instead. On a
+    terminal all output is ``stdout``, and closing ``stdin`` types Ctrl-D.
     """
 
     def __init__(self, host: str, command: Command, argv: tuple[str, ...], began: float, read: Callable[[str], bytes]) -> None:
@@ -200,6 +201,13 @@ class Process:
         if not 1 <= number <= 64:
             raise InputError(f"there is no signal {number}", hint="signals are 1 (HUP) to 64, 2 is INT, 15 is TERM")
         self._command.signal(number)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Give its terminal another size; what runs on it is told by SIGWINCH. If it has ended, nothing happens.
+
+        Raises :class:`InputError` when it was started without a terminal.
+        """
+        self._command.resize((rows, columns))
 
     def kill(self) -> None:
         """Send SIGKILL to its whole process group."""

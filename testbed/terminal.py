@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import sys
 import termios
 import threading
 import tty
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import BinaryIO
 
-from testbed.engine import Engine, ExecStream
 from testbed.errors import LabError
 from testbed.host import Host, OutputStream, Process
-from testbed.process import wait_until
 
 CHUNK = 65536
+END, HANG_UP = 0, 255  # what threads tell the one that waits, beside the numbers of signals
+PATIENCE_S = 1.0
 
 
 def attached(
@@ -41,8 +41,8 @@ def attached(
         # This thread, which signals interrupt, only waits: a lock that it held would be waited for by its own handler.
         with ThreadPoolExecutor(2) as pool:
             copies = [
-                pool.submit(_copy, process, source, target)
-                for source, target in ((process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer))
+                pool.submit(_copy, process, source, target.fileno())
+                for source, target in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
             ]
             try:
                 code = process.wait(timeout_s=timeout_s)
@@ -74,11 +74,12 @@ def _read(descriptor: int) -> bytes:
         return b""  # a directory, or a terminal that is gone: nothing comes from there
 
 
-def _copy(process: Process, source: OutputStream, target: BinaryIO) -> None:
+def _copy(process: Process, source: OutputStream, target: int) -> None:
     try:
         while data := source.read_some(CHUNK, timeout_s=None):
-            target.write(data)
-            target.flush()
+            left = memoryview(data)
+            while left:
+                left = left[os.write(target, left) :]
     except OSError:
         process.kill()  # whoever reads has seen enough, or the disk is full: it would write in vain for ever
         raise
@@ -101,65 +102,119 @@ def _passing_signals(process: Process) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def interactive(engine: Engine, host: Host, argv: Sequence[str]) -> int:
-    """Run a command on a terminal of its own on the host, joined with this one; gives its exit code."""
+def interactive(host: Host, argv: Sequence[str]) -> int:
+    """Run a command on a terminal of its own on the host, joined with this process's; gives its exit code.
+
+    Without a terminal here it is as :func:`attached`. To be called in the main thread. Whatever ends it, this terminal
+    has its settings back, and the one on the host is hung up.
+    """
     if not sys.stdin.isatty():
         return attached(host, argv)
     descriptor = sys.stdin.fileno()
     environment = {"TERM": os.environ.get("TERM", "linux"), "PS1": f"{host.name}:$PWD# "}
-    stream = engine.exec_stream(host.container, argv, tty=True, environment=environment)
-    settings = termios.tcgetattr(descriptor)
-    try:
-        with _size_changes() as changes:
-            _pass_size(descriptor, stream)
-            tty.setraw(descriptor)
-            _join(descriptor, stream, changes)
-        # The engine sees the end of the command a little later than we see the end of its terminal.
-        wait_until(lambda: stream.exit_code() is not None, timeout_s=10, what=f"the exit code of '{' '.join(argv)}' on host {host.name}")
-        return stream.exit_code() or 0
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, settings)
-        stream.close()
+    size = _size(descriptor)
+    with host.start(argv, environment=environment, terminal=size) as process, _events() as (here, there), _raw(descriptor):
+        typing = _in_background(lambda: _type(process, descriptor, there))
+        showing = _in_background(lambda: _copy(process, process.stdout, sys.stdout.fileno()))
+        showing.add_done_callback(lambda _: _tell(there, END))
+        try:
+            if not _wait_for_end(process, descriptor, size, here):
+                return 128 + signal.SIGHUP
+            showing.result()
+        except BrokenPipeError:
+            nobody_reads()
+            return 128 + signal.SIGPIPE
+        except LabError:
+            sys.stderr.write("\r\n")  # the error stands on a line of its own
+            raise
+        finally:
+            # What is typed from now on is not ours. The thread may be held by a command that does not read, and leaves with it.
+            here.shutdown(socket.SHUT_WR)
+            wait([typing], PATIENCE_S)
+        return process.wait()
 
 
-def _join(descriptor: int, stream: ExecStream, changes: int) -> None:
-    """Carry bytes both ways until the command's terminal ends; ``changes`` is readable when this one has a new size."""
-    sources = [descriptor, stream.fileno(), changes]
+def _wait_for_end(process: Process, descriptor: int, size: tuple[int, int], here: socket.socket) -> bool:
+    """Pass the sizes of this terminal on until the output of the other one has ended; False when this one is gone first."""
     while True:
-        readable, _, _ = select.select(sources, [], [])
-        if changes in readable:
-            os.read(changes, CHUNK)
-            _pass_size(descriptor, stream)
-        if descriptor in readable:
+        if (now := _size(descriptor)) != size:
+            size = now
+            process.resize(*size)
+        events = here.recv(CHUNK)
+        if END in events:
+            return True
+        if HANG_UP in events:
+            return False
+
+
+def _type(process: Process, descriptor: int, there: socket.socket) -> None:
+    """Pass on what is typed here, until the other end of ``there`` is shut down or the command is over."""
+    try:
+        while there.fileno() not in select.select([descriptor, there.fileno()], [], [])[0]:
             data = _read(descriptor)
-            if data:
-                stream.send(data)
-            else:
-                sources.remove(descriptor)
-        if stream.fileno() in readable:
-            data = os.read(stream.fileno(), CHUNK)
             if not data:
+                _tell(there, HANG_UP)
                 return
-            os.write(sys.stdout.fileno(), data)
+            process.stdin.write(data, timeout_s=None)
+    except LabError:
+        pass  # it is over; its exit code tells the rest
 
 
-def _pass_size(descriptor: int, stream: ExecStream) -> None:
+def _tell(there: socket.socket, event: int) -> None:
+    try:
+        there.send(bytes([event]))
+    except OSError:
+        pass  # nobody waits any more
+
+
+def _in_background(work: Callable[[], None]) -> Future[None]:
+    """Do it in a thread for which the end of this program does not wait: the terminal may take nothing any more."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _size(descriptor: int) -> tuple[int, int]:
+    """Rows and columns, 0 where they are not known."""
     size = os.get_terminal_size(descriptor)
-    if size.lines and size.columns:  # a terminal may not know
-        stream.resize(size.lines, size.columns)
+    return size.lines, size.columns
 
 
 @contextmanager
-def _size_changes() -> Iterator[int]:
-    """A descriptor that is readable once this terminal has a new size: select() is not interrupted by a signal."""
-    readable, writable = os.pipe()
-    os.set_blocking(writable, False)
-    before = signal.signal(signal.SIGWINCH, lambda *_: None)
-    wakeup = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+def _raw(descriptor: int) -> Iterator[None]:
+    """Every key as it is pressed, Ctrl-C too. Now: what was typed before is kept, and nobody waits until all output is taken."""
+    settings = termios.tcgetattr(descriptor)
     try:
-        yield readable
+        tty.setraw(descriptor, termios.TCSANOW)
+        yield
+    finally:
+        try:
+            termios.tcsetattr(descriptor, termios.TCSANOW, settings)
+        except termios.error:
+            pass  # it is gone, and its settings with it
+
+
+@contextmanager
+def _events() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a connection. Signals, SIGWINCH too, are bytes that arrive at the first one, as nothing else wakes a thread
+    whichever thread they interrupt. Sockets and no descriptors: a thread that is late cannot hit another file of that number."""
+    here, there = socket.socketpair()
+    there.setblocking(False)
+    before = signal.signal(signal.SIGWINCH, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+    try:
+        yield here, there
     finally:
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGWINCH, before)
-        os.close(readable)
-        os.close(writable)
+        here.close()
+        there.close()

@@ -56,7 +56,7 @@ def shell(host: str) -> None:
     from testbed.terminal import interactive
 
     with engine() as its_engine, host_called(its_engine, host) as there:
-        sys.exit(interactive(its_engine, there, ["sh"]))
+        sys.exit(interactive(there, ["sh"]))
 
 
 @click.command()

@@ -9,7 +9,9 @@
  * own processor, also where the rest of the host is emulated, and it uses no network.
  *
  * A command is its process group. When its first process has ended, the rest of the group has GRACE_MS to finish
- * writing, if it still holds the command's output, and is then killed; what left the group (setsid, daemons) stays. */
+ * writing, if it still holds the command's output, and is then killed; what left the group (setsid, daemons) stays.
+ * What a shell on a terminal runs, it puts in groups of their own: with the shell and the terminal the one in the
+ * foreground gets the kernel's SIGHUP, those in the background stay. */
 
 #include "protocol.h"
 #include "spawn.h"
@@ -34,7 +36,9 @@
 
 enum {
     GRACE_MS = 250,
+    WAITING_MOST = INPUT_WINDOW + 1, /* and a terminal's end-of-file character */
     QUEUE_HIGH = 256 * 1024, /* with so much on its way to the client, no command's output is read */
+    TERMINAL_KEEPS = 64 * 1024, /* the kernel keeps no more of what was written to a terminal and not read */
     ALL = UINT32_MAX >> 1,
     LEFT_ON_GARBAGE = 2,
 };
@@ -54,8 +58,9 @@ struct command {
     int64_t patience_ends; /* when the group of a command that has ended is killed, in ms */
     struct stream output[2];
     int input;
-    bool input_complete;
-    unsigned char *waiting; /* input that the command has not read: INPUT_WINDOW bytes from the first STDIN on */
+    int slave; /* of its terminal, -1 without one or when the command has ended: held so that only then its output ends */
+    bool has_terminal, input_complete;
+    unsigned char *waiting; /* input that the command has not read: WAITING_MOST bytes from the first STDIN on */
     size_t waiting_start, waiting_size;
     uint32_t used; /* input bytes written and not yet credited */
     int slot[3];   /* places of input and output in the array for poll, -1 for none */
@@ -71,6 +76,7 @@ static struct { unsigned char bytes[4 + FRAME_MOST]; size_t size; } received;
 /* --- ends ----------------------------------------------------------------------------------------------------- */
 
 static void close_input(struct command *command);
+static void let_terminal_end(struct command *command);
 
 static void kill_group(const struct command *command)
 {
@@ -87,6 +93,7 @@ static void end_session(void)
             kill_group(one);
         one->silent = true;
         close_input(one);
+        let_terminal_end(one);
         for (int i = 0; i < 2; i++)
             if (one->output[i].fd >= 0) {
                 close(one->output[i].fd);
@@ -210,9 +217,9 @@ static void forward(struct command *command, int i)
         ssize_t count = read(stream->fd, room(HEADER_SIZE + most) + HEADER_SIZE, most);
         if (count < 0 && errno == EINTR)
             continue;
-        if (count < 0 && errno == EAGAIN)
+        if (count < 0 && errno == EAGAIN && stream->left == ALL)
             return;
-        if (count <= 0) {
+        if (count <= 0) { /* of a terminal EIO is the end */
             close_output(command, i);
             return;
         }
@@ -263,21 +270,44 @@ static void feed(struct command *command)
         close_input(command);
 }
 
+static void add_input(struct command *command, const unsigned char *bytes, size_t size)
+{
+    if (!command->waiting && !(command->waiting = malloc(WAITING_MOST)))
+        die("out of memory");
+    if (command->waiting_start + command->waiting_size + size > WAITING_MOST) {
+        memmove(command->waiting, command->waiting + command->waiting_start, command->waiting_size);
+        command->waiting_start = 0;
+    }
+    memcpy(command->waiting + command->waiting_start + command->waiting_size, bytes, size);
+    command->waiting_size += size;
+}
+
 static void take_input(struct command *command, const unsigned char *bytes, size_t size)
 {
     if (command->input < 0 || command->input_complete)
         return;
     if (size > INPUT_WINDOW - command->waiting_size)
         die("the client sent more input than it had credit for");
-    if (!command->waiting && !(command->waiting = malloc(INPUT_WINDOW)))
-        die("out of memory");
-    if (command->waiting_start + command->waiting_size + size > INPUT_WINDOW) {
-        memmove(command->waiting, command->waiting + command->waiting_start, command->waiting_size);
-        command->waiting_start = 0;
-    }
-    memcpy(command->waiting + command->waiting_start + command->waiting_size, bytes, size);
-    command->waiting_size += size;
+    add_input(command, bytes, size);
     feed(command);
+}
+
+static void end_input(struct command *command)
+{
+    if (command->input < 0 || command->input_complete)
+        return;
+    const unsigned char character = command->has_terminal ? end_of_file(command->input) : 0;
+    if (character)
+        add_input(command, &character, 1);
+    command->input_complete = true;
+    feed(command);
+}
+
+static void let_terminal_end(struct command *command)
+{
+    if (command->slave >= 0)
+        close(command->slave);
+    command->slave = -1;
 }
 
 /* --- a command's life ----------------------------------------------------------------------------------------- */
@@ -311,6 +341,8 @@ static void start(uint32_t id, const struct order *order)
         .detached = order->detached,
         .output = {{spawned.ends[1], OUTPUT_WINDOW, ALL}, {spawned.ends[2], OUTPUT_WINDOW, ALL}},
         .input = spawned.ends[0],
+        .slave = spawned.slave,
+        .has_terminal = order->terminal,
         .slot = {-1, -1, -1},
     };
     commands = command;
@@ -328,6 +360,7 @@ static void look_for_ends(void)
         one->end.si_pid = 0;
         if (!one->ended && waitid(P_PID, (id_t)one->pid, &one->end, WEXITED | WNOHANG | WNOWAIT) == 0 && one->end.si_pid == one->pid) {
             one->ended = true;
+            let_terminal_end(one);
             one->patience_ends = now_ms() + GRACE_MS;
         }
     }
@@ -336,6 +369,15 @@ static void look_for_ends(void)
 static bool is_silent(const struct command *command)
 {
     return command->output[0].fd < 0 && command->output[1].fd < 0;
+}
+
+/* How much is still to be read of what has been written. */
+static uint32_t left_in(int fd, bool of_terminal)
+{
+    int left = 0;
+    if (of_terminal) /* of its two buffers FIONREAD counts one; poll() looks into both */
+        return poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0) == 1 ? TERMINAL_KEEPS : 0;
+    return ioctl(fd, FIONREAD, &left) == 0 && left > 0 ? (uint32_t)left : 0;
 }
 
 /* The last of its group is killed and its first process reaped. Whoever still holds its output does not belong to it:
@@ -350,11 +392,8 @@ static void reap(struct command *command)
     unsigned char body[2] = {command->end.si_code != CLD_EXITED, (unsigned char)command->end.si_status};
     tell(command, EXITED, body, sizeof body);
     for (int i = 0; i < 2; i++) {
-        int left = 0;
         struct stream *stream = &command->output[i];
-        if (stream->fd >= 0 && ioctl(stream->fd, FIONREAD, &left) == 0 && left > 0)
-            stream->left = (uint32_t)left;
-        else if (stream->fd >= 0)
+        if (stream->fd >= 0 && (stream->left = left_in(stream->fd, command->has_terminal)) == 0)
             close_output(command, i);
     }
 }
@@ -410,20 +449,30 @@ static char *strings(char *at, const char *end, char **list, size_t count)
     return at;
 }
 
+static struct size size_at(const unsigned char *at)
+{
+    return (struct size){.rows = (uint16_t)(at[0] << 8 | at[1]), .columns = (uint16_t)(at[2] << 8 | at[3])};
+}
+
 static void take_start(uint32_t id, unsigned char *body, size_t size)
 {
-    enum { NUMBERS = 16, FIXED = 5 };
+    enum { NUMBERS = 20, FIXED = 5 };
     char *at = (char *)body + NUMBERS, *end = (char *)body + size, *fixed[FIXED];
     if (size < NUMBERS)
         die("garbage from the client: a START of %zu bytes", size);
-    const size_t argument_count = get32(body + 8), variable_count = get32(body + 12);
+    const size_t argument_count = get32(body + 12), variable_count = get32(body + 16);
+    const uint32_t flags = get32(body);
     if (argument_count < 1 || argument_count > size || variable_count > size)
         die("garbage from the client: a START with %zu arguments and %zu variables", argument_count, variable_count);
+    if (flags > TERMINAL)
+        die("garbage from the client: a START with flags %u", flags);
     char **lists = calloc(argument_count + variable_count + 2, sizeof *lists);
     if (!lists)
         die("out of memory");
     struct order order = {
-        .detached = get32(body) & DETACHED,
+        .detached = flags == DETACHED,
+        .terminal = flags == TERMINAL,
+        .size = size_at(body + 8),
         .mode = get32(body + 4) & 07777,
         .arguments = lists,
         .environment = lists + argument_count + 1,
@@ -444,8 +493,8 @@ static void take_start(uint32_t id, unsigned char *body, size_t size)
 
 static void take_hello(uint32_t id, const unsigned char *body, size_t size)
 {
-    static const unsigned char answer[] = MAGIC "\001";
-    _Static_assert(VERSION == 1, "the answer's last byte");
+    static const unsigned char answer[] = MAGIC "\002";
+    _Static_assert(VERSION == 2, "the answer's last byte");
     const struct command client = {.id = id};
     if (size != MAGIC_SIZE || memcmp(body, MAGIC, MAGIC_SIZE) != 0)
         die("garbage from the client: it greets in another language");
@@ -491,16 +540,20 @@ static void take_frame(unsigned char kind, uint32_t id, unsigned char *body, siz
             take_input(command, body, size);
         return;
     case STDIN_END:
-        if (command) {
-            command->input_complete = true;
-            feed(command);
-        }
+        if (command)
+            end_input(command);
         return;
     case SIGNAL:
         if (size != 1 || body[0] < 1 || body[0] >= NSIG)
             die("garbage from the client: a wrong SIGNAL");
         if (command && command->pid > 0)
             kill(-command->pid, body[0]);
+        return;
+    case RESIZE:
+        if (size != 4 || (command && !command->has_terminal))
+            die("garbage from the client: a wrong RESIZE");
+        if (command && command->output[0].fd >= 0)
+            resize_terminal(command->output[0].fd, size_at(body));
         return;
     case CREDIT:
         if (command)
@@ -566,7 +619,7 @@ static void watch_all(void)
     if (pending() > 0)
         watch(out, POLLOUT);
     for (struct command *one = commands; one; one = one->next) {
-        /* Without input waiting, an error still tells that the command has closed its end. */
+        /* Without input waiting, an error still tells that nobody has the other end of a pipe, a hang-up that of a terminal. */
         one->slot[0] = one->input >= 0 ? watch(one->input, one->waiting_size > 0 ? POLLOUT : 0) : -1;
         for (int i = 0; i < 2; i++) {
             const struct stream *stream = &one->output[i];
@@ -579,7 +632,7 @@ static void watch_all(void)
 static void serve(struct command *command)
 {
     if (happened(command->slot[0])) {
-        if (command->waiting_size == 0 && (watched[command->slot[0]].revents & POLLERR))
+        if (command->waiting_size == 0 && (watched[command->slot[0]].revents & (POLLERR | POLLHUP)))
             close_input(command);
         else
             feed(command);

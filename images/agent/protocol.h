@@ -11,11 +11,16 @@
  *     STDIN_END                                        STDERR   bytes
  *     CREDIT     STREAM(1) N(4)                        CREDIT   STREAM(1) N(4)
  *     SIGNAL     NUMBER(1), to the process group       END      STREAM(1): no more of it
- *     GOODBYE                                          EXITED   BY_SIGNAL(1) VALUE(1)
+ *     RESIZE     ROWS(2) COLUMNS(2), of its terminal   EXITED   BY_SIGNAL(1) VALUE(1)
+ *     GOODBYE
  *
- * START's body: FLAGS(4) MODE(4) ARGC(4) ENVC(4), then strings that each end in NUL: the working directory, the user,
- * the files to use as standard input, output and error ("" for a stream of the protocol; opened as the agent's user),
- * ARGC arguments, ENVC NAME=VALUE. A file written has MODE afterwards.
+ * START's body: FLAGS(4) MODE(4) ROWS(2) COLUMNS(2) ARGC(4) ENVC(4), then strings that each end in NUL: the working
+ * directory, the user, the files to use as standard input, output and error ("" for a stream of the protocol; opened as
+ * the agent's user), ARGC arguments, ENVC NAME=VALUE. A file written has MODE afterwards.
+ *
+ * A command with a TERMINAL of its own has it for every stream that is no file, and it controls the command's session.
+ * STDIN is typed on it, STDIN_END types its end-of-file character, all that it shows is STDOUT, and STDERR ends at once.
+ * ROWS and COLUMNS are its size, 0 where it is not known. It is hung up when the command is over.
  *
  * Credit: of each stream at most its window's bytes may be on their way; CREDIT allows N more, when N have been used.
  * So one command that writes or reads without end costs its window and stops nobody else.
@@ -29,19 +34,22 @@
 #define TESTBED_AGENT_PROTOCOL_H
 
 enum kind {
-    HELLO = 1, START, STDIN, STDIN_END, SIGNAL, CREDIT, GOODBYE,
+    HELLO = 1, START, STDIN, STDIN_END, SIGNAL, RESIZE, CREDIT, GOODBYE,
     STARTED, FAILED, STDOUT, STDERR, END, EXITED
 };
 
 /* What could not be had, in FAILED. */
-enum what { NO_COMMAND = 1, NO_DIRECTORY, NO_USER, NO_STDIN, NO_STDOUT, NO_STDERR, NO_PROCESS };
+enum what { NO_COMMAND = 1, NO_DIRECTORY, NO_USER, NO_STDIN, NO_STDOUT, NO_STDERR, NO_PROCESS, NO_TERMINAL };
 
-enum { DETACHED = 1 }; /* START's flags: outlives the client, has files or /dev/null for streams */
+enum {              /* START's flags, one at most */
+    DETACHED = 1,   /* outlives the client, has files or /dev/null for streams */
+    TERMINAL = 2,   /* has a pseudo terminal */
+};
 
 #define MAGIC "TESTBED\n"
 
 enum {
-    VERSION = 1,
+    VERSION = 2,
     MAGIC_SIZE = sizeof MAGIC - 1,
     HEADER_SIZE = 9,
     DATA_MOST = 64 * 1024,   /* bytes in a STDIN, STDOUT or STDERR frame */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -187,6 +188,7 @@ struct plan {
     char *const *environment;
     const char *path;
     int streams[3];
+    int slave; /* -1 without a terminal */
     volatile int failed_what, failed_errno; /* volatile: the compiler sees that who writes them never returns */
 };
 
@@ -256,10 +258,12 @@ static _Noreturn void become(struct plan *plan)
     sigset_t none;
 
     setsid();
+    if (plan->slave >= 0 && ioctl(plan->slave, TIOCSCTTY, 0) < 0)
+        fail(plan, NO_TERMINAL);
     for (int number = 0; number < 3; number++) {
         if (*order->files[number])
             use_file(plan, number); /* as the agent's user: whoever orders a command may name files for it */
-        else if (dup2(plan->streams[number], number) < 0)
+        else if (dup2(plan->slave >= 0 ? plan->slave : plan->streams[number], number) < 0)
             fail(plan, NO_STDIN + number);
     }
     if (who->change &&
@@ -313,7 +317,7 @@ static int pipes(const struct order *order, int ours[3], int theirs[3])
 
 int spawn(const struct order *order, struct spawned *spawned, int *what)
 {
-    int ours[3] = {-1, -1, -1}, theirs[3] = {-1, -1, -1};
+    int ours[3] = {-1, -1, -1}, theirs[3] = {-1, -1, -1}, slave = -1;
     static struct identity who; /* large, and never two at once */
     char home[PATH_MAX + 8], user[NAME_MOST + 8], login[NAME_MOST + 8];
 
@@ -326,10 +330,16 @@ int spawn(const struct order *order, struct spawned *spawned, int *what)
     snprintf(login, sizeof login, "LOGNAME=%s", who.name);
     char *const of_user[4] = {who.change ? home : NULL, *who.name ? user : NULL, login, NULL};
 
-    *what = NO_PROCESS;
     char **environment = environment_of(order->environment, of_user);
-    error = environment ? pipes(order, ours, theirs) : ENOMEM;
+    *what = order->terminal ? NO_TERMINAL : NO_PROCESS;
+    if (!environment)
+        error = ENOMEM;
+    else if (order->terminal)
+        error = open_terminal(order->size, who.change ? who.uid : geteuid(), &ours[1], &ours[0], &slave);
+    else
+        error = pipes(order, ours, theirs);
     if (!error) {
+        *what = NO_PROCESS;
         const char *path = value_of(environment, "PATH");
         struct plan plan = {
             .order = order,
@@ -337,6 +347,7 @@ int spawn(const struct order *order, struct spawned *spawned, int *what)
             .environment = environment,
             .path = path ? path : DEFAULT_PATH,
             .streams = {theirs[0], theirs[1], theirs[2]},
+            .slave = slave,
         };
         spawned->pid = launch(&plan);
         if (spawned->pid < 0) {
@@ -353,6 +364,9 @@ int spawn(const struct order *order, struct spawned *spawned, int *what)
             close_if_open(ours[number]);
         spawned->ends[number] = error ? -1 : ours[number];
     }
+    if (error)
+        close_if_open(slave);
+    spawned->slave = error ? -1 : slave;
     free(environment);
     return error;
 }

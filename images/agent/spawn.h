@@ -3,22 +3,26 @@
 #ifndef TESTBED_AGENT_SPAWN_H
 #define TESTBED_AGENT_SPAWN_H
 
+#include "terminal.h"
+
 #include <stdbool.h>
 #include <sys/types.h>
 
 struct order {
-    bool detached;
+    bool detached, terminal;
+    struct size size;        /* of the terminal */
     mode_t mode;             /* of a file that is written */
     const char *directory;   /* "" for / */
     const char *user;        /* name, UID or UID:GID; "" for the agent's own */
-    const char *files[3];    /* to be standard input, output and error; "" for a pipe */
+    const char *files[3];    /* to be standard input, output and error; "" for a pipe, or the terminal */
     char **arguments;        /* ends in NULL */
     char **environment;      /* what is added to the agent's own; ends in NULL */
 };
 
 struct spawned {
     pid_t pid;  /* also the number of its process group and session */
-    int ends[3]; /* the agent's ends of its pipes, not blocking; -1 where it has a file */
+    int ends[3]; /* the agent's ends of its pipes, or of its terminal to write and to read, not blocking; -1 where there is none */
+    int slave;   /* the command's end of its terminal, for as long as its output is not to end; -1 without one */
 };
 
 /* 0; or an errno, with WHAT (enum what) telling what could not be had. */

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
-import termios
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dpkt  # type: ignore[import-untyped]
 import pytest
 
-from testbed.process import Deadline, run_local
+from testbed.process import run_local, wait_until
 from tests.lab.support import COMMAND, LIMIT_S, Labs, run_testbed, started, status
+from tests.pseudo_terminal import terminal
 
 EVERY_BYTE = bytes(range(256))
 SOLO = f"solo{uuid.uuid4().hex[:8]}"  # no other lab of this machine has a host of that name
@@ -199,76 +194,72 @@ def test_a_full_disk_under_the_output_is_said_in_one_line(lab: str, arguments: l
 # shell
 
 
-class Terminal:
-    """A pseudo terminal of a given size with the command on it; for a test to type into and read from."""
-
-    def __init__(self, *arguments: str, rows: int = 30, columns: int = 90) -> None:
-        self._master, slave = pty.openpty()
-        self.resize(rows, columns)
-        environment = {**os.environ, "TERM": "xterm"}
-        self.process = subprocess.Popen(
-            ["setsid", "--ctty", *COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment
-        )
-        os.close(slave)
-        self.seen = ""
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def expect(self, pattern: str) -> re.Match[str]:
-        """The first match in what has come since the last one."""
-        deadline = Deadline(30)
-        while not (match := re.search(pattern, self.seen)):
-            ready, _, _ = select.select([self._master], [], [], deadline.left_s)
-            assert ready, f"no {pattern!r} in {self.seen!r}"
-            self.seen += os.read(self._master, 65536).decode(errors="replace")
-        self.seen = self.seen[match.end() :]
-        return match
-
-    def close(self) -> None:
-        os.close(self._master)
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-
-
-@contextmanager
-def terminal(*arguments: str) -> Iterator[Terminal]:
-    opened = Terminal(*arguments)
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
 @pytest.mark.parametrize("host", ["client", "big"])
 def test_a_shell_has_a_terminal_a_prompt_and_its_own_exit_code(lab: str, host: str) -> None:
-    with terminal("shell", f"{lab}/{host}") as there:
-        there.expect(f"{host}:/# ")
+    with terminal(*COMMAND, "shell", f"{lab}/{host}") as there:
+        there.expect(f"^{host}:/# ")  # and no complaint before it: "can't access tty"
         there.type("cd /usr/lib; tty; echo $TERM; stty size\n")
         there.expect(r"/dev/pts/\d+\s+xterm\s+30 90\s")
         there.expect(f"{host}:/usr/lib# ")
         there.type("exit 9\n")
         assert there.process.wait(timeout=LIMIT_S) == 9
+        assert there.settings() == there.settings_before
 
 
-def test_a_shell_learns_of_a_new_size_at_once_and_gets_ctrl_c(lab: str) -> None:
-    with terminal("shell", f"{lab}/client") as there:
-        there.expect("client:/# ")
+@pytest.mark.parametrize("host", ["client", "big"])
+def test_a_shell_learns_of_a_new_size_at_once_and_gets_ctrl_c(lab: str, host: str) -> None:
+    with terminal(*COMMAND, "shell", f"{lab}/{host}") as there:
+        there.expect(f"{host}:/# ")
         # Nothing is typed after the new size: the shell has to be told without that. (The sum is not in the echo.)
         there.type("sh -c 'trap \"echo now; stty size\" WINCH; echo armed $((40 + 2)); while :; do sleep 0.05; done'\n")
         there.expect("armed 42")
         there.resize(50, 132)
         there.expect(r"now\s+50 132\s")
         there.type("\x03")
-        there.expect("client:/# ")
+        there.expect(f"{host}:/# ")
         there.type("echo still here\n")
-        there.expect("still here\r?\nclient:/# ")
+        there.expect(f"still here\r?\n{host}:/# ")
         there.type("\x04")
         assert there.process.wait(timeout=LIMIT_S) in (0, 130)  # dash leaves with the code of its last command
+
+
+@pytest.mark.parametrize("host", ["client", "big"])
+def test_a_shell_stops_and_goes_on_with_its_jobs(lab: str, host: str) -> None:
+    with terminal(*COMMAND, "shell", f"{lab}/{host}") as there:
+        there.expect(f"{host}:/# ")
+        there.type("cat\n")
+        there.type("there\n")
+        there.expect(r"there\s+there\s")  # the echo, and cat
+        there.type("\x1a")
+        there.expect(rf"Stopped.*\s+{host}:/# ")
+        there.type("fg\n")
+        there.expect(r"fg\s+cat\s")
+        there.type("again\n")
+        there.expect(r"again\s+again\s")
+        there.type("\x04")
+        there.expect(f"{host}:/# ")
+        there.type("exit\n")
+        assert there.process.wait(timeout=LIMIT_S) == 0
+
+
+@pytest.mark.parametrize("host", ["client", "big"])
+def test_a_shell_and_what_runs_in_it_end_with_its_client(lab: str, host: str) -> None:
+    mark = "31415"
+    with terminal(*COMMAND, "shell", f"{lab}/{host}") as there:
+        there.expect(f"{host}:/# ")
+        there.type(f"sleep {mark}\n")
+        wait_until(lambda: processes(f"{lab}/{host}", mark), timeout_s=30, what="the sleeper")
+        assert processes(f"{lab}/{host}", "sh")
+        there.process.kill()
+        wait_until(lambda: not processes(f"{lab}/{host}", mark), timeout_s=30, what="the end of the sleeper")
+        wait_until(lambda: not processes(f"{lab}/{host}", "sh"), timeout_s=30, what="the end of the shell")
+
+
+def processes(host: str, last_argument: str) -> list[str]:
+    """The numbers of a host's processes whose last argument this is."""
+    script = r'for one in /proc/[0-9]*; do echo "${one#/proc/} $(tr "\0" " " <$one/cmdline)"; done 2>/dev/null'
+    lines = run_testbed("exec", host, "sh", "-c", script).text.splitlines()
+    return [line.split()[0] for line in lines if line.split()[-1] == last_argument]
 
 
 def test_a_shell_without_a_terminal_reads_a_script(lab: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from testbed import host as host_module
 from testbed import images
-from testbed.agent import OUTPUT_WINDOW
+from testbed.agent import INPUT_WINDOW, OUTPUT_WINDOW
 from testbed.errors import CommandFailed, DeadlineExceeded, InputError, LabError
 from testbed.host import Host, HostFacts
 from testbed.process import run_local, wait_until
@@ -525,6 +525,179 @@ def test_a_detached_command_that_ends_has_a_result(host: Host, monkeypatch: pyte
     assert (result.exit_code, result.stdout) == (6, b"out\n")
     with pytest.raises(LabError, match="exit code 6 before"):
         process.wait_for_line("never")
+
+
+# --- terminals
+
+
+def test_a_command_on_a_terminal_has_it_for_all_streams_and_under_its_control(host: Host) -> None:
+    script = "tty; stty size; echo err >&2; echo to the terminal itself >/dev/tty; ps -o tpgid= -p $$; echo $$"
+    with host.start(["sh", "-c", script], terminal=(31, 97)) as process:
+        name, size, error, itself, foreground, pid = process.stdout.read().decode().split("\r\n")[:-1]
+        assert process.wait() == 0
+    assert re.fullmatch(r"/dev/pts/\d+", name)
+    assert (size, error, itself) == ("31 97", "err", "to the terminal itself")
+    assert int(foreground) == int(pid) == process.pid
+    assert process.stderr.read() == b""
+
+
+def test_a_new_size_is_told_at_once(host: Host) -> None:
+    script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done"
+    with host.start(["sh", "-c", script], terminal=(0, 0)) as process:
+        process.wait_for_line("ready")
+        process.resize(50, 65535)
+        assert process.wait_for_line(r"\d+ \d+")[0] == "50 65535"
+    process.resize(1, 2)  # it is gone, and that is fine
+
+
+def test_ctrl_c_on_a_terminal_interrupts_what_is_in_the_foreground(host: Host) -> None:
+    mark = marked_sleep()
+    with host.start(["sh", "-c", f"trap 'echo interrupted' INT; sleep {mark}; exit 5"], terminal=(24, 80)) as process:
+        wait_until(lambda: sleeping(mark), timeout_s=5, what="the sleeper")
+        process.stdin.write(b"\x03")
+        process.wait_for_line("interrupted", 10)
+        assert process.wait(10) == 5
+
+
+def test_a_shell_on_a_terminal_controls_its_jobs(host: Host) -> None:
+    mark = marked_sleep()
+    with host.start(["sh", "-i"], environment={"PS1": "> "}, terminal=(24, 80)) as process:
+        process.stdin.write(f"sleep {mark}\n".encode())
+        wait_until(lambda: sleeping(mark), timeout_s=5, what="the sleeper")
+        process.stdin.write(b"\x1a")
+        process.wait_for_line("Stopped", 10)
+        process.stdin.write(b"kill %1; fg; echo ended $?\n")
+        process.wait_for_line(rf"ended {128 + signal.SIGTERM}", 10)
+        process.stdin.write(b"\x04")
+        assert process.wait(10) == 0
+        assert b"can't access tty" not in process.result().stdout
+    wait_for_none(mark)
+
+
+def test_the_end_of_the_input_of_a_terminal_is_typed_on_it(host: Host) -> None:
+    with host.start(["cat"], terminal=(24, 80)) as process:
+        process.stdin.write(b"line\n")
+        assert process.result(10).stdout == b"line\r\nline\r\n"  # the first one is the echo
+    with host.start(["sh", "-c", "stty eof ^X -echo; echo ready; cat"], terminal=(24, 80)) as process:
+        process.wait_for_line("ready")
+        assert process.result(10).exit_code == 0
+
+
+def test_a_full_input_window_is_typed_with_its_end(host: Host) -> None:
+    lines = b"0123456\n" * (INPUT_WINDOW // 8)
+    with host.start(["sh", "-c", "stty -echo; echo ready; sleep 0.2; exec sha256sum"], terminal=(24, 80)) as process:
+        process.wait_for_line("ready")
+        process.stdin.write(lines)
+        assert hashlib.sha256(lines).hexdigest() in process.result(20).text
+
+
+def test_a_raw_terminal_passes_every_byte_both_ways_however_many(host: Host, pipes: list[Pipes]) -> None:
+    data = EVERY_BYTE * 20_000
+    script = f"stty raw -echo; echo ready; exec head -c {len(data)}"
+    with host.start(["sh", "-c", script], terminal=(24, 80)) as process, ThreadPoolExecutor(1) as threads:
+        assert process.stdout.readline() == b"ready\n"
+        sent = threads.submit(process.stdin.write, data)
+        assert process.stdout.read() == data
+        assert sent.result(10) == len(data)
+        assert process.wait() == 0
+    assert resident_kib(pipes[0].process.pid) < 8192
+
+
+def test_output_of_a_terminal_that_nobody_reads_stops_its_command_alone(host: Host) -> None:
+    with host.start(["yes"], terminal=(24, 80)) as endless:
+        wait_until(lambda: len(endless._command.available(1)) == OUTPUT_WINDOW, timeout_s=10, what="a full window")
+        assert host.run(["seq", "1000"]).stdout.endswith(b"\n1000\n")
+        endless.stdin.write(b"\x03")  # it is heard all the same
+        assert endless.wait(10) == 128 + signal.SIGINT
+        assert len(endless.stdout.read()) >= OUTPUT_WINDOW
+
+
+@pytest.mark.parametrize("size", [1, 4000, OUTPUT_WINDOW - 1, OUTPUT_WINDOW + 10_000])
+def test_the_last_output_of_a_terminal_is_not_lost(host: Host, size: int) -> None:
+    for _ in range(5):
+        process = host.start(["head", "-c", str(size), "/dev/zero"], terminal=(24, 80))
+        if size < OUTPUT_WINDOW:
+            assert process.wait(10) == 0
+        assert len(process.stdout.read()) == size
+        assert process.wait(10) == 0
+
+
+def test_a_terminal_does_not_end_before_its_command(host: Host) -> None:
+    script = "exec <&- >&- 2>&-; sleep 0.1; echo again >/dev/tty; exit 6"
+    with host.start(["sh", "-c", script], terminal=(24, 80)) as process:
+        assert process.stdout.read() == b"again\r\n"
+        assert process.wait() == 6
+
+
+def test_what_a_shell_left_in_the_background_does_not_hold_its_terminal(host: Host) -> None:
+    mark = marked_sleep()
+    began = time.monotonic()
+    with host.start(["sh", "-c", f"set -m; trap '' HUP; sleep {mark} & echo $!"], terminal=(24, 80)) as process:
+        pid = int(process.stdout.readline())
+        assert process.stdout.read() == b""
+        assert process.wait() == 0
+    assert time.monotonic() - began < 3
+    assert sleeping(mark) == [pid]  # it has a group of its own
+    os.kill(pid, signal.SIGKILL)
+    size = OUTPUT_WINDOW + 3000  # so that some of it still waits in the terminal when its shell has ended
+    script = f"stty -opost; set -m; trap '' HUP; sleep {mark} & head -c {size} /dev/zero"
+    with host.start(["sh", "-c", script], terminal=(24, 80)) as process:
+        assert process.wait(10) == 0
+        assert process.stdout.read() == bytes(size)
+    (pid,) = sleeping(mark)
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_an_endless_writer_in_the_background_does_not_hold_a_terminal(host: Host) -> None:
+    began = time.monotonic()
+    script = "set -m; trap '' HUP; timeout 20 yes & sleep 0.05"
+    with host.start(["sh", "-c", script], terminal=(24, 80)) as process:
+        assert process.result(10).exit_code == 0
+    with host.start(["sh", "-c", script], terminal=(24, 80)) as process:
+        assert process.wait(10) == 0  # with all credit used up
+        assert len(process.stdout.read()) > OUTPUT_WINDOW
+    assert time.monotonic() - began < 5
+
+
+def test_the_end_of_the_client_ends_a_shell_and_its_job(host: Host, pipes: list[Pipes]) -> None:
+    mark = marked_sleep()
+    process = host.start(["sh", "-i"], terminal=(24, 80))
+    process.stdin.write(f"sleep {mark}\n".encode())
+    wait_until(lambda: sleeping(mark), timeout_s=5, what="the sleeper")
+    pipes[0].stdin.close()
+    assert pipes[0].process.wait(5) == 0
+    wait_for_none(mark)
+    wait_until(lambda: not Path(f"/proc/{process.pid}").exists(), timeout_s=5, what="the end of the shell")
+
+
+def test_a_terminal_belongs_to_its_user(host: Host) -> None:
+    with host.start(["sh", "-c", "stat -c %u $(tty); echo >$(tty)"], terminal=(24, 80), user="nobody") as process:
+        assert process.stdout.read() == b"65534\r\n\r\n"
+    with host.start(["sh", "-c", "stat -c %u $(tty)"], terminal=(24, 80)) as process:
+        assert process.stdout.read() == b"0\r\n"
+
+
+def test_what_has_no_terminal_or_no_such_size_is_refused(host: Host) -> None:
+    with pytest.raises(InputError, match="no terminal has 70000 rows and 80 columns"):
+        host.start(["true"], terminal=(70000, 80))
+    with pytest.raises(InputError, match="cannot be detached and have a terminal"):
+        host.start(["true"], terminal=(24, 80), detached=True)
+    with pytest.raises(InputError, match="no command 'no-such-command'"):
+        host.start(["no-such-command"], terminal=(24, 80))
+    with host.start(["sleep", "60"]) as process, pytest.raises(InputError, match="'sleep' on host a has no terminal"):
+        process.resize(24, 80)
+    with host.start(["sleep", "60"], terminal=(24, 80)) as process, pytest.raises(InputError, match="no terminal has 24 rows and -1"):
+        process.resize(24, -1)
+
+
+def test_a_machine_without_terminals_is_said_to_be_one(program: Path, pipes: list[Pipes]) -> None:
+    def connect() -> Pipes:
+        pipes.append(Pipes(["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/pts; exec "$0"', program]))
+        return pipes[-1]
+
+    with Host(FACTS, connect) as one, pytest.raises(LabError, match="host a has no terminal for 'sh'") as caught:
+        one.start(["sh"], terminal=(24, 80))
+    assert "/dev/pts" in caught.value.hint
 
 
 # --- files

@@ -39,8 +39,13 @@ def frame(kind: int, number: int = 0, body: bytes = b"") -> bytes:
 HELLO = frame(Kind.HELLO, 7, MAGIC)
 
 
-def start(number: int, *argv: str) -> bytes:
-    return frame(Kind.START, number, Order(argv).packed())
+def start(number: int, *argv: str, terminal: tuple[int, int] | None = None) -> bytes:
+    return frame(Kind.START, number, Order(argv, terminal=terminal).packed())
+
+
+def numbers(arguments: int, variables: int, *, flags: int = 0) -> bytes:
+    """What a START begins with."""
+    return struct.pack(">IIHHII", flags, 0, 24, 80, arguments, variables)
 
 
 def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -67,7 +72,7 @@ def test_the_agent_compiles_without_a_warning(architecture: Architecture, tmp_pa
 
 def test_numbers_are_in_network_order_and_the_answer_has_the_clients_number(program: Path) -> None:
     code, answer, complaint = conversation(program, b"\0\0\0\x0d\x01\0\0\0\x07TESTBED\n")
-    assert (code, answer, complaint) == (0, b"\0\0\0\x0e\x01\0\0\0\x07TESTBED\n\x01", "")
+    assert (code, answer, complaint) == (0, b"\0\0\0\x0e\x01\0\0\0\x07TESTBED\n\x02", "")
 
 
 @pytest.mark.parametrize(
@@ -79,16 +84,19 @@ def test_numbers_are_in_network_order_and_the_answer_has_the_clients_number(prog
         (HELLO + b"\0\0\0\4\1\0\0\0", "a frame of 4 bytes"),
         (HELLO + struct.pack(">I", 256 * 1024 + 1), "a frame of 262145 bytes"),
         (HELLO + frame(99), "a frame of kind 99"),
-        (HELLO + frame(Kind.STARTED), "a frame of kind 8"),
-        (HELLO + frame(Kind.START, 1, b"\0" * 15), "a START of 15 bytes"),
-        (HELLO + frame(Kind.START, 1, struct.pack(">IIII", 0, 0, 0, 0) + b"\0" * 5), "a START with 0 arguments"),
-        (HELLO + frame(Kind.START, 1, struct.pack(">IIII", 0, 0, 2**32 - 1, 0) + b"\0" * 9), "4294967295 arguments"),
-        (HELLO + frame(Kind.START, 1, struct.pack(">IIII", 0, 0, 5, 0) + b"\0" * 5 + b"true\0"), "fewer strings than it says"),
-        (HELLO + frame(Kind.START, 1, struct.pack(">IIII", 0, 0, 1, 0) + b"\0" * 5 + b"true"), "fewer strings than it says"),
-        (HELLO + frame(Kind.START, 1, struct.pack(">IIII", 0, 0, 1, 1) + b"\0" * 5 + b"true\0A\0"), "a variable without '='"),
+        (HELLO + frame(Kind.STARTED), "a frame of kind 9"),
+        (HELLO + frame(Kind.START, 1, b"\0" * 19), "a START of 19 bytes"),
+        (HELLO + frame(Kind.START, 1, numbers(0, 0) + b"\0" * 5), "a START with 0 arguments"),
+        (HELLO + frame(Kind.START, 1, numbers(2**32 - 1, 0) + b"\0" * 9), "4294967295 arguments"),
+        (HELLO + frame(Kind.START, 1, numbers(5, 0) + b"\0" * 5 + b"true\0"), "fewer strings than it says"),
+        (HELLO + frame(Kind.START, 1, numbers(1, 0) + b"\0" * 5 + b"true"), "fewer strings than it says"),
+        (HELLO + frame(Kind.START, 1, numbers(1, 1) + b"\0" * 5 + b"true\0A\0"), "a variable without '='"),
+        (HELLO + frame(Kind.START, 1, numbers(1, 0, flags=3) + b"\0" * 5 + b"true\0"), "a START with flags 3"),
         (HELLO + start(1, "sleep", "60") + start(1, "true"), "command 1 is there already"),
         (HELLO + start(1, "sleep", "60") + frame(Kind.SIGNAL, 1, b"\xff"), "a wrong SIGNAL"),
         (HELLO + start(1, "sleep", "60") + frame(Kind.SIGNAL, 1), "a wrong SIGNAL"),
+        (HELLO + start(1, "sleep", "60") + frame(Kind.RESIZE, 1, b"\0\x18\0\x50"), "a wrong RESIZE"),
+        (HELLO + start(1, "sleep", "60", terminal=(24, 80)) + frame(Kind.RESIZE, 1, b"\0\x18"), "a wrong RESIZE"),
         (HELLO + start(1, "sleep", "60") + frame(Kind.CREDIT, 1, b"\1"), "a wrong CREDIT"),
         (HELLO + start(1, "sleep", "60") + frame(Kind.CREDIT, 1, b"\0\0\0\0\1"), "a wrong CREDIT"),
         (HELLO + start(1, "sleep", "60") + frame(Kind.CREDIT, 1, b"\1\0\0\0\1"), "credit beyond the window"),
@@ -110,7 +118,13 @@ def test_any_bytes_at_all_end_the_agent_in_order(program: Path, said: bytes) -> 
 
 
 def test_frames_about_a_command_that_is_over_are_ignored(program: Path) -> None:
-    late = frame(Kind.STDIN, 5, b"x") + frame(Kind.STDIN_END, 5) + frame(Kind.SIGNAL, 5, b"\x0f") + frame(Kind.CREDIT, 5, b"\1\0\0\0\1")
+    late = (
+        frame(Kind.STDIN, 5, b"x")
+        + frame(Kind.STDIN_END, 5)
+        + frame(Kind.SIGNAL, 5, b"\x0f")
+        + frame(Kind.RESIZE, 5, bytes(4))
+        + frame(Kind.CREDIT, 5, b"\1\0\0\0\1")
+    )
     code, answer, complaint = conversation(program, HELLO + late)
     assert (code, complaint, [kind for kind, _, _ in frames(answer)]) == (0, "", [Kind.HELLO])
 
@@ -216,15 +230,48 @@ def test_an_idle_agent_does_nothing(program: Path) -> None:
         # Each of these would make a poll that asks for too much return at once, for ever: a closed input, output without credit.
         talk.pid_of("sh", "-c", "exec <&-; exec sleep 60", number=1)
         talk.pid_of("sh", "-c", "head -c 1100000 /dev/zero & exec >&-; exec sleep 60", number=2)
-        heard = 0
-        while heard < OUTPUT_WINDOW:
-            kind, _, body = talk.hear()
-            heard += len(body) if kind == Kind.STDOUT else 0
+        # Likewise terminals: one that its command has let go, one that was left with output for which there is no credit.
+        talk.say(start(3, "sh", "-c", "exec <&- >&- 2>&-; exec sleep 60", terminal=(24, 80)))
+        talk.say(start(4, "sh", "-c", "head -c 1048577 /dev/zero", terminal=(24, 80)))
+        heard = {2: 0, 4: 0}
+        while set(heard.values()) != {OUTPUT_WINDOW}:
+            kind, number, body = talk.hear()
+            if kind == Kind.STDOUT:
+                heard[number] += len(body)
         wait_until(lambda: Path(f"/proc/{talk.process.pid}/stat").read_text().split()[2] == "S", timeout_s=5, what="an agent at rest")
         before = switches()
         probe = subprocess.run(["sleep", "0.3"])  # nothing can be waited for where nothing is to happen
         assert probe.returncode == 0
         assert switches() - before < 10
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_terminal_that_cannot_be_had_is_an_answer_and_leaves_nothing_open(program: Path, room: int) -> None:
+    # The agent has its three streams and one for signals; a terminal has three ends.
+    with Talk(["prlimit", f"--nofile={4 + room}", program]) as talk:
+        files = Path(f"/proc/{talk.process.pid}/fd")
+        before = sorted(files.iterdir())
+        for number in range(1, 20):
+            talk.say(start(number, "true", terminal=(24, 80)))
+            assert talk.hear() == (Kind.FAILED, number, b"\x08" + (24).to_bytes(4, "big"))  # EMFILE
+            assert sorted(files.iterdir()) == before
+
+
+def test_a_new_hello_hangs_a_terminal_up(program: Path) -> None:
+    with Talk([program]) as talk:
+        # What is in the foreground of a shell with job control has a group of its own: SIGHUP comes from the terminal.
+        talk.say(start(1, "sh", "-c", "set -m; sleep 60 & fg; true", terminal=(24, 80)))
+        children = Path(f"/proc/{talk.process.pid}/task/{talk.process.pid}/children")
+        shell = wait_until(lambda: int(children.read_text() or 0), timeout_s=5, what="the shell")
+        of_shell = Path(f"/proc/{shell}/task/{shell}/children")
+        job = wait_until(lambda: int(of_shell.read_text() or 0), timeout_s=5, what="its job")
+        # the field after the controlling terminal is the group in its foreground
+        wait_until(
+            lambda: int(Path(f"/proc/{shell}/stat").read_text().rsplit(")", 1)[1].split()[5]) == job, timeout_s=5, what="the job in front"
+        )
+        talk.say(frame(Kind.HELLO, 8, MAGIC))
+        for pid in (shell, job):
+            wait_gone(pid)
 
 
 def test_too_many_processes_is_an_answer_and_not_the_end(program: Path) -> None:
@@ -291,7 +338,7 @@ def test_wrong_arguments_are_refused(program: Path, arguments: list[str], compla
 class Script:
     """A transport whose other end says what a test lets it say."""
 
-    def __init__(self, *said: tuple[int, bytes], hold: bool = False, version: bytes = b"\1") -> None:
+    def __init__(self, *said: tuple[int, bytes], hold: bool = False, version: bytes = b"\2") -> None:
         self.said, self.hold, self.version = said, hold, version
         self.sent = b""
         self.greeted, self.closed = threading.Event(), threading.Event()
@@ -313,7 +360,7 @@ class Script:
 
 
 def test_what_an_earlier_client_left_on_a_device_is_passed_over() -> None:
-    left = frame(Kind.STDOUT, 9, b"old")[3:] + frame(Kind.HELLO, 1, MAGIC + b"\1") + frame(Kind.EXITED, 1, b"\0\0")
+    left = frame(Kind.STDOUT, 9, b"old")[3:] + frame(Kind.HELLO, 1, MAGIC + b"\2") + frame(Kind.EXITED, 1, b"\0\0")
     agent = Agent(Script((1, left), (1, b"<HELLO>" + frame(Kind.EXITED, 1, b"\0\0")), hold=True), "a")
     assert agent.alive
     agent.close()
@@ -337,8 +384,8 @@ def test_a_way_that_leads_to_no_agent_is_an_error_with_its_words(said: list[tupl
 
 
 def test_an_agent_of_another_version_is_refused() -> None:
-    with pytest.raises(LabError, match="speaks version 2 of the protocol, and this is version 1"):
-        Agent(Script((1, b"<HELLO>"), version=b"\2"), "a")
+    with pytest.raises(LabError, match="speaks version 1 of the protocol, and this is version 2"):
+        Agent(Script((1, b"<HELLO>"), version=b"\1"), "a")
 
 
 def test_an_agent_that_says_nothing_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
