@@ -25,6 +25,7 @@ INPUT_WINDOW = 256 * 1024  # bytes of one stream on their way, the agent's figur
 OUTPUT_WINDOW = 1024 * 1024  # and output waits in ours
 DATA_MOST = 64 * 1024
 FRAME_MOST = 256 * 1024
+SESSION_IDS = 1 << 20  # ids from here on are those of other clients of the same agent
 ANSWER_S = 20  # an agent that says nothing to a request for so long is not there any more
 
 _HEADER = struct.Struct(">IBI")
@@ -49,6 +50,7 @@ class Kind(IntEnum):
     STDERR = 12
     END = 13
     EXITED = 14
+    ENVIRONMENT = 15
 
 
 class Transport(Protocol):
@@ -267,7 +269,7 @@ class Agent:
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._commands: dict[int, Command] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.cycle(range(1, SESSION_IDS))  # one that comes again is long over
         self._complaints = b""
         self._gone: LabError | None = None
         self._closing = False

@@ -40,6 +40,7 @@ enum {
     QUEUE_HIGH = 256 * 1024, /* with so much on its way to the client, no command's output is read */
     TERMINAL_KEEPS = 64 * 1024, /* the kernel keeps no more of what was written to a terminal and not read */
     ALL = UINT32_MAX >> 1,
+    EVERY = UINT32_MAX >> 1, /* session */
     LEFT_ON_GARBAGE = 2,
 };
 
@@ -85,10 +86,12 @@ static void kill_group(const struct command *command)
         kill(-command->pid, SIGKILL);
 }
 
-/* Nobody wants to hear of these commands any more. Detached ones go on. */
-static void end_session(void)
+/* Nobody wants to hear of this session's commands any more. Detached ones go on. */
+static void end_session(uint32_t session)
 {
     for (struct command *one = commands; one; one = one->next) {
+        if (session != EVERY && one->id >> SESSION_SHIFT != session)
+            continue;
         if (!one->detached)
             kill_group(one);
         one->silent = true;
@@ -100,12 +103,11 @@ static void end_session(void)
                 one->output[i].fd = -1;
             }
     }
-    greeted = false;
 }
 
 static _Noreturn void leave(int code)
 {
-    end_session();
+    end_session(EVERY);
     exit(code);
 }
 
@@ -172,7 +174,9 @@ static void tell(const struct command *command, enum kind kind, const void *body
 {
     if (command->silent)
         return;
-    memcpy(room(HEADER_SIZE + size) + HEADER_SIZE, body, size);
+    unsigned char *frame = room(HEADER_SIZE + size);
+    if (size > 0)
+        memcpy(frame + HEADER_SIZE, body, size);
     queue_frame(kind, command->id, size);
 }
 
@@ -456,9 +460,9 @@ static struct size size_at(const unsigned char *at)
 
 static void take_start(uint32_t id, unsigned char *body, size_t size)
 {
-    enum { NUMBERS = 20, FIXED = 5 };
-    char *at = (char *)body + NUMBERS, *end = (char *)body + size, *fixed[FIXED];
-    if (size < NUMBERS)
+    enum { FIXED = 5 };
+    char *at = (char *)body + START_NUMBERS, *end = (char *)body + size, *fixed[FIXED];
+    if (size < START_NUMBERS)
         die("garbage from the client: a START of %zu bytes", size);
     const size_t argument_count = get32(body + 12), variable_count = get32(body + 16);
     const uint32_t flags = get32(body);
@@ -471,6 +475,7 @@ static void take_start(uint32_t id, unsigned char *body, size_t size)
         die("out of memory");
     struct order order = {
         .detached = flags == DETACHED,
+        .expendable = stays,
         .terminal = flags == TERMINAL,
         .size = size_at(body + 8),
         .mode = get32(body + 4) & 07777,
@@ -491,6 +496,16 @@ static void take_start(uint32_t id, unsigned char *body, size_t size)
     free(lists);
 }
 
+static void take_environment(char *at, size_t size)
+{
+    for (char *end = at + size; at < end;) {
+        char *one;
+        at = strings(at, end, &one, 1);
+        if (!strchr(one, '=') || !(one = strdup(one)) || putenv(one) != 0)
+            die("garbage from the client: a wrong ENVIRONMENT");
+    }
+}
+
 static void take_hello(uint32_t id, const unsigned char *body, size_t size)
 {
     static const unsigned char answer[] = MAGIC "\002";
@@ -498,7 +513,7 @@ static void take_hello(uint32_t id, const unsigned char *body, size_t size)
     const struct command client = {.id = id};
     if (size != MAGIC_SIZE || memcmp(body, MAGIC, MAGIC_SIZE) != 0)
         die("garbage from the client: it greets in another language");
-    end_session();
+    end_session(EVERY);
     greeted = true;
     tell(&client, HELLO, answer, sizeof answer - 1);
 }
@@ -528,7 +543,11 @@ static void take_frame(unsigned char kind, uint32_t id, unsigned char *body, siz
     case GOODBYE:
         if (!stays)
             leave(0);
-        end_session();
+        end_session(id >> SESSION_SHIFT);
+        tell(&(struct command){.id = id}, GOODBYE, NULL, 0);
+        return;
+    case ENVIRONMENT:
+        take_environment((char *)body, size);
         return;
     case START:
         if (command)

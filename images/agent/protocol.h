@@ -12,7 +12,8 @@
  *     CREDIT     STREAM(1) N(4)                        CREDIT   STREAM(1) N(4)
  *     SIGNAL     NUMBER(1), to the process group       END      STREAM(1): no more of it
  *     RESIZE     ROWS(2) COLUMNS(2), of its terminal   EXITED   BY_SIGNAL(1) VALUE(1)
- *     GOODBYE
+ *     GOODBYE                                          GOODBYE, from an agent that stays
+ *     ENVIRONMENT NAME=VALUE, each ends in NUL
  *
  * START's body: FLAGS(4) MODE(4) ROWS(2) COLUMNS(2) ARGC(4) ENVC(4), then strings that each end in NUL: the working
  * directory, the user, the files to use as standard input, output and error ("" for a stream of the protocol; opened as
@@ -25,6 +26,12 @@
  * Credit: of each stream at most its window's bytes may be on their way; CREDIT allows N more, when N have been used.
  * So one command that writes or reads without end costs its window and stops nobody else.
  *
+ * Several clients may share one way to an agent: a guest has only one. The bits of an id from SESSION_SHIFT on say
+ * whose command it is; a client with a way of its own has 0 there. GOODBYE ends what the session in its id has, and an
+ * agent that stays then says the same: until then the session's commands may still be heard of.
+ *
+ * ENVIRONMENT is what all commands get from then on, beside the agent's own.
+ *
  * HELLO ends whatever an earlier client had running, GOODBYE and the end of the input what this one has, except
  * commands that are detached. EXITED comes when the command is reaped and its process group killed; output that was
  * written before may still follow. A command is over for the client with EXITED and both ENDs. Frames about a command
@@ -35,7 +42,7 @@
 
 enum kind {
     HELLO = 1, START, STDIN, STDIN_END, SIGNAL, RESIZE, CREDIT, GOODBYE,
-    STARTED, FAILED, STDOUT, STDERR, END, EXITED
+    STARTED, FAILED, STDOUT, STDERR, END, EXITED, ENVIRONMENT
 };
 
 /* What could not be had, in FAILED. */
@@ -50,6 +57,8 @@ enum {              /* START's flags, one at most */
 
 enum {
     VERSION = 2,
+    SESSION_SHIFT = 20,
+    START_NUMBERS = 20, /* bytes of START's body before its strings */
     MAGIC_SIZE = sizeof MAGIC - 1,
     HEADER_SIZE = 9,
     DATA_MOST = 64 * 1024,   /* bytes in a STDIN, STDOUT or STDERR frame */

@@ -251,6 +251,17 @@ static void execute(struct plan *plan)
     errno = error;
 }
 
+/* A guest's agent is the last that the kernel shall kill for want of memory, and what it starts is not. */
+static void forgo_protection(void)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ssize_t ignored = write(fd, "0", 1); /* where there is no such file there was no protection */
+        (void)ignored;
+        close(fd);
+    }
+}
+
 static _Noreturn void become(struct plan *plan)
 {
     const struct order *order = plan->order;
@@ -274,6 +285,8 @@ static _Noreturn void become(struct plan *plan)
         fail(plan, NO_DIRECTORY);
     if (!order->detached)
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* should the agent itself be killed */
+    if (order->expendable)
+        forgo_protection();
     umask(022);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL); /* all dispositions are the default: the agent has no handler */

@@ -10,6 +10,7 @@
 
 struct order {
     bool detached, terminal;
+    bool expendable;         /* may be killed for want of memory, though the agent may not */
     struct size size;        /* of the terminal */
     mode_t mode;             /* of a file that is written */
     const char *directory;   /* "" for / */

@@ -1,8 +1,8 @@
 /* PID 1 of a QEMU guest: puts its file system together, starts the agent, reaps what dies.
  *
  * It is /init of the initramfs. It loads the modules in /modules in the order of their names, mounts the read-only disk
- * (the host image's file system, /dev/vda) below an overlay in memory and the kernel's own modules (/dev/vdb), makes that
- * the root, and runs the agent on the virtio-serial port called "agent". What the host is to be is told later, by a
+ * "root" (the host image's file system) below an overlay in memory and the disk "modules" (the kernel's), makes that the
+ * root, and runs the agent on the virtio-serial port called "agent". What the host is to be is told later, by a
  * command of the agent: up to here a guest knows nothing of itself, so that a snapshot of it serves every host.
  *
  * Nothing here draws a random number or sends a packet: what is drawn before a snapshot is the same in all its clones. */
@@ -13,6 +13,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,13 +74,51 @@ static void load_modules(void)
 }
 
 /* Devices appear a little after their driver. */
-static void wait_for(const char *path)
+static void wait_a_step(int *waited, const char *what)
 {
-    for (int waited = 0; access(path, F_OK) < 0; waited += STEP_MS) {
-        if (waited >= DEVICE_MS)
-            die("there is no %s", path);
-        poll(NULL, 0, STEP_MS);
+    if (*waited >= DEVICE_MS)
+        die("there is no %s", what);
+    *waited += STEP_MS;
+    poll(NULL, 0, STEP_MS);
+}
+
+/* One line of a small file, without its end. */
+static bool read_line(const char *path, char *line, size_t size)
+{
+    FILE *file = fopen(path, "re");
+    bool got = file && fgets(line, (int)size, file);
+    if (file)
+        fclose(file);
+    line[got ? strcspn(line, "\n") : 0] = '\0';
+    return got;
+}
+
+/* The entry of DIRECTORY whose file ATTRIBUTE says VALUE, once there is one. The kernel's own names (vda, vport1p1) follow the
+ * order in which devices were found, which is not always the same. */
+static void find(const char *directory, const char *attribute, const char *value, char *name, size_t size)
+{
+    for (int waited = 0;; wait_a_step(&waited, value)) {
+        DIR *entries = opendir(directory);
+        for (struct dirent *one; entries && (one = readdir(entries));) {
+            char path[600], line[64];
+            snprintf(path, sizeof path, "%s/%s/%s", directory, one->d_name, attribute);
+            if (one->d_name[0] != '.' && read_line(path, line, sizeof line) && strcmp(line, value) == 0) {
+                snprintf(name, size, "%s", one->d_name);
+                closedir(entries);
+                return;
+            }
+        }
+        if (entries)
+            closedir(entries);
     }
+}
+
+static void mount_disk(const char *serial, const char *directory)
+{
+    char name[256], device[300];
+    find("/sys/block", "serial", serial, name, sizeof name);
+    snprintf(device, sizeof device, "/dev/%s", name);
+    mount_on(device, directory, "squashfs", MS_RDONLY, NULL);
 }
 
 static void move_to(const char *directory, const char *root)
@@ -96,14 +135,12 @@ static void put_root_together(void)
     mount_on("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     mount_on("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     load_modules();
-    wait_for("/dev/vda");
-    wait_for("/dev/vdb");
-    mount_on("/dev/vda", "/disk", "squashfs", MS_RDONLY, NULL);
+    mount_disk("root", "/disk");
     mount_on("overlay", "/memory", "tmpfs", 0, "mode=0755");
     mkdir("/memory/upper", 0755);
     mkdir("/memory/work", 0755);
     mount_on("overlay", "/root", "overlay", 0, "lowerdir=/disk,upperdir=/memory/upper,workdir=/memory/work");
-    mount_on("/dev/vdb", "/root/usr/lib/modules", "squashfs", MS_RDONLY, NULL);
+    mount_disk("modules", "/root/usr/lib/modules");
     move_to("/dev", "/root");
     move_to("/proc", "/root");
     move_to("/sys", "/root");
@@ -125,31 +162,17 @@ static void bring_loopback_up(void)
     close(fd);
 }
 
-/* The virtio-serial ports get links by their names, /dev/virtio-ports/NAME, as udev would make them. */
+/* The virtio-serial ports get links by their names, as udev would make them. */
 static void name_ports(void)
 {
-    wait_for(PORTS);
+    static const char *const ports[] = {"agent", "stdout", "stderr"};
     mkdir("/dev/virtio-ports", 0755);
-    for (int waited = 0; access("/dev/virtio-ports/agent", F_OK) < 0; waited += STEP_MS) {
-        DIR *ports = opendir(PORTS);
-        if (!ports || waited >= DEVICE_MS)
-            die("there is no virtio-serial port called agent");
-        for (struct dirent *one; (one = readdir(ports));) {
-            char path[600], target[600], name[64] = "";
-            snprintf(path, sizeof path, PORTS "/%s/name", one->d_name);
-            FILE *file = fopen(path, "re");
-            if (!file)
-                continue;
-            if (fscanf(file, "%63s", name) == 1) {
-                snprintf(path, sizeof path, "/dev/virtio-ports/%s", name);
-                snprintf(target, sizeof target, "../%s", one->d_name);
-                symlink(target, path);
-            }
-            fclose(file);
-        }
-        closedir(ports);
-        if (access("/dev/virtio-ports/agent", F_OK) < 0)
-            poll(NULL, 0, STEP_MS);
+    for (size_t i = 0; i < sizeof ports / sizeof *ports; i++) {
+        char name[256], link[64], target[300];
+        find("/sys/class/virtio-ports", "name", ports[i], name, sizeof name);
+        snprintf(link, sizeof link, "/dev/virtio-ports/%s", ports[i]);
+        snprintf(target, sizeof target, "../%s", name);
+        symlink(target, link);
     }
 }
 

@@ -1,6 +1,7 @@
 /* PID 1 of every container host: configures the host's network stack, starts its command, reaps what dies.
+ * On a guest, whose PID 1 is another (guest/guest.c), it does the same as a process like others.
  *
- *     init [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]...
+ *     init [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]...
  *          [-- COMMAND ARGUMENT...]
  *
  * In this order: TEXT becomes /etc/hosts; devices get no IPv6, unless they get an address of it; each sysctl is
@@ -9,6 +10,9 @@
  * the one there is; "init: ready" goes to standard error; the command, if any, starts in a session of its own. When it
  * ends, its exit code (128 + N for signal N) goes to /run/testbed/command.exit and the host stays up. SIGTERM and
  * SIGINT end the host. Without addresses there is nothing to wait for.
+ *
+ * For a guest, before all of this: its name, its wall clock (seconds since 1970, with a fraction), bytes for the kernel's
+ * random number generator, which starts anew with them, and the MAC and MTU of each device, which is not put in.
  *
  * What cannot be set ends init with exit code 1 and one line that says which, and the errno's name: a host that is not
  * what its file says must not come up.
@@ -19,14 +23,17 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/random.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "netlink.h"
@@ -130,16 +137,82 @@ static int set_sysctl(const char *assignment)
     return 0;
 }
 
-/* --- names ---------------------------------------------------------------------------------------------------- */
+/* --- who it is ---------------------------------------------------------------------------------------------------- */
+
+static int set_hostname(const char *name)
+{
+    FILE *file = fopen("/etc/hostname", "w");
+    return sethostname(name, strlen(name)) < 0 || !file || fprintf(file, "%s\n", name) < 0 || fclose(file) != 0 ? -1 : 0;
+}
+
+static int set_clock(const char *seconds)
+{
+    struct timespec now = {0};
+    long long whole = 0;
+    if (sscanf(seconds, "%lld.%9ld", &whole, &now.tv_nsec) != 2) {
+        errno = EINVAL;
+        return -1;
+    }
+    now.tv_sec = (time_t)whole;
+    return clock_settime(CLOCK_REALTIME, &now);
+}
+
+/* Believed in full, and used at once: all clones of a snapshot have the same generator until here. */
+static int seed_random(const char *hex)
+{
+    struct { struct rand_pool_info info; unsigned char bytes[64]; } seed = {0};
+    size_t size = strlen(hex) / 2;
+    if (size == 0 || size > sizeof seed.bytes) {
+        errno = EINVAL;
+        return -1;
+    }
+    unsigned char *bytes = (unsigned char *)seed.info.buf;
+    for (size_t i = 0; i < size; i++)
+        if (sscanf(hex + 2 * i, "%2hhx", bytes + i) != 1) {
+            errno = EINVAL;
+            return -1;
+        }
+    seed.info.entropy_count = (int)(8 * size);
+    seed.info.buf_size = (int)size;
+    int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    int failed = ioctl(fd, RNDADDENTROPY, &seed) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return failed ? -1 : 0;
+}
 
 /* In place: where Docker mounts /etc/hosts it cannot be replaced. */
 static int write_hosts(const char *text)
 {
     FILE *file = fopen("/etc/hosts", "w");
-    if (!file || fputs(text, file) < 0 || fclose(file) != 0) {
-        say("hosts: %s", error_name(errno));
-        return -1;
-    }
+    return !file || fputs(text, file) < 0 || fclose(file) != 0 ? -1 : 0;
+}
+
+static const struct { const char *option; int (*set)(const char *value); } identity[] = {
+    {"--hostname", set_hostname},
+    {"--clock", set_clock},
+    {"--seed", seed_random},
+    {"--hosts", write_hosts},
+};
+
+static int identify(const char *option, const char *value)
+{
+    for (size_t i = 0; i < sizeof identity / sizeof *identity; i++)
+        if (strcmp(option, identity[i].option) == 0 && identity[i].set(value) < 0) {
+            say("%s: %s", option + 2, error_name(errno));
+            return -1;
+        }
+    return 0;
+}
+
+static int has_one_value(const char *option)
+{
+    for (size_t i = 0; i < sizeof identity / sizeof *identity; i++)
+        if (strcmp(option, identity[i].option) == 0)
+            return 1;
     return 0;
 }
 
@@ -176,6 +249,14 @@ static int only_ipv4_by_default(void)
     if (access("/proc/sys/net/ipv6", F_OK) < 0)
         return 0;
     return set_ipv6("default", 0) < 0 || set_ipv6("lo", 1) < 0 ? -1 : 0;
+}
+
+static int configure_link(const char *device, const char *mac, const char *mtu)
+{
+    int error = set_link(device, mac, atoi(mtu));
+    if (error)
+        say("link %s %s %s: %s", device, mac, mtu, error_name(error));
+    return error ? -1 : 0;
 }
 
 static int configure_address(const char *device, const char *cidr)
@@ -250,7 +331,7 @@ static void note_end(int status)
 static _Noreturn void wrong(const char *what)
 {
     say("%s: unknown, or its value is missing or malformed", what);
-    say("usage: init [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... "
+    say("usage: init [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... "
         "[-- COMMAND ARGUMENT...]");
     exit(BAD_ARGUMENTS);
 }
@@ -261,8 +342,10 @@ static char **parse(int argc, char *argv[], int *has_addresses)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--sysctl") == 0 && i + 1 < argc && strchr(argv[i + 1], '=')) {
             i += 1;
-        } else if (strcmp(argv[i], "--hosts") == 0 && i + 1 < argc) {
+        } else if (has_one_value(argv[i]) && i + 1 < argc) {
             i += 1;
+        } else if (strcmp(argv[i], "--link") == 0 && i + 3 < argc) {
+            i += 3;
         } else if (strcmp(argv[i], "--route") == 0 && i + 2 < argc) {
             i += 2;
         } else if (strcmp(argv[i], "--address") == 0 && i + 2 < argc) {
@@ -277,7 +360,7 @@ static char **parse(int argc, char *argv[], int *has_addresses)
     return NULL;
 }
 
-enum phase { BEFORE_LINKS, ADDRESSES, DEVICE_SYSCTLS, ROUTES, PHASES };
+enum phase { IDENTITY, BEFORE_LINKS, ADDRESSES, DEVICE_SYSCTLS, ROUTES, PHASES };
 
 /* Everything that the arguments (as parse() found them right) ask for in one phase: 0 or -1. */
 static int configure(enum phase phase, int argc, char *argv[])
@@ -288,10 +371,14 @@ static int configure(enum phase phase, int argc, char *argv[])
             char *assignment = argv[++i];
             if (phase == (names_device(assignment, argc, argv) ? DEVICE_SYSCTLS : BEFORE_LINKS))
                 failed = set_sysctl(assignment);
-        } else if (strcmp(argv[i], "--hosts") == 0) {
+        } else if (has_one_value(argv[i])) {
+            if (phase == IDENTITY)
+                failed = identify(argv[i], argv[i + 1]);
             i++;
-            if (phase == BEFORE_LINKS)
-                failed = write_hosts(argv[i]);
+        } else if (strcmp(argv[i], "--link") == 0) {
+            if (phase == IDENTITY)
+                failed = configure_link(argv[i + 1], argv[i + 2], argv[i + 3]);
+            i += 3;
         } else {
             int is_route = strcmp(argv[i], "--route") == 0;
             char *first = argv[++i], *second = argv[++i];
@@ -325,7 +412,7 @@ int main(int argc, char *argv[])
     char **command = parse(argc, argv, &has_addresses);
     if (has_addresses && only_ipv4_by_default() < 0)
         return NOT_CONFIGURED;
-    for (enum phase phase = BEFORE_LINKS; phase < PHASES; phase++) {
+    for (enum phase phase = IDENTITY; phase < PHASES; phase++) {
         if (phase == ADDRESSES && has_addresses)
             say("waiting");
         if (configure(phase, argc, argv) < 0)

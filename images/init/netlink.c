@@ -6,6 +6,7 @@
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -110,6 +111,22 @@ static int bring_up(int index)
     struct request request;
     begin(&request, RTM_NEWLINK, 0, sizeof request.body.link);
     request.body.link = (struct ifinfomsg){.ifi_family = AF_UNSPEC, .ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
+    return ask(&request);
+}
+
+int set_link(const char *device, const char *mac, int mtu)
+{
+    unsigned char address[6];
+    unsigned index = if_nametoindex(device);
+    if (index == 0)
+        return errno;
+    if (sscanf(mac, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx", address, address + 1, address + 2, address + 3, address + 4, address + 5) != 6)
+        return EINVAL;
+    struct request request;
+    begin(&request, RTM_NEWLINK, 0, sizeof request.body.link);
+    request.body.link = (struct ifinfomsg){.ifi_family = AF_UNSPEC, .ifi_index = (int)index};
+    add_attribute(&request, IFLA_ADDRESS, address, sizeof address);
+    add_attribute(&request, IFLA_MTU, &mtu, sizeof mtu);
     return ask(&request);
 }
 

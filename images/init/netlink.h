@@ -6,6 +6,9 @@
 /* Return when there is a device of that name in this network namespace; 0, or an errno. */
 int wait_for_device(const char *device);
 
+/* Give DEVICE, which must be down, its MAC address (six pairs of hexadecimal digits) and MTU. */
+int set_link(const char *device, const char *mac, int mtu);
+
 /* Give DEVICE, which is brought up, the address CIDR (ADDRESS/LENGTH, IPv4 or IPv6). An IPv6 address is usable at once,
  * without duplicate address detection: the lab has given each host its own. */
 int set_address(const char *device, const char *cidr);

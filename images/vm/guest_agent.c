@@ -137,7 +137,7 @@ static int order(int stream, uint32_t id, uint32_t flags, char *const *argv, cha
     memset(body, 0, START_NUMBERS);
     put32(body, flags);
     put32(body + 4, 0644);
-    put32(body + 8, count(argv));
+    put32(body + 12, count(argv));
     at = append(at, end, place);
     at = append(at, end, files);
     at = append(at, end, argv);

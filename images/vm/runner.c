@@ -1,0 +1,383 @@
+/* PID 1 of the container of a `kind: vm` host: runs QEMU, and makes its guest the host.
+ *
+ *     runner save|run MEMORY_MB NETWORKS QEMU_ARGUMENTS ARGUMENT... [INIT_ARGUMENT...]
+ *
+ * QEMU_ARGUMENTS says how many of the arguments that follow are QEMU's command line; it finds its ends of what it is given
+ * as file descriptors AGENT_FD, QMP_FD and TAPS_FD, TAPS_FD + 1, ... The rest is for init (see init/init.c), which is run
+ * in the guest once that answers.
+ *
+ * `run` restores the guest from the snapshot in DIRECTORY, or boots it where there is none or it does not answer, and
+ * says which: "vm: restored RELEASE" or "vm: booted RELEASE". While QEMU restores, the host's links are put in from outside ("init:
+ * waiting" asks for them). Then clients reach the guest's agent at AGENT_SOCKET (see sessions.h). The container
+ * ends when the guest does.
+ *
+ * `save` boots the guest and makes the snapshot: its memory is the file that is its memory while it runs, so that saving
+ * takes no time, and a clone maps it and copies only the pages that it writes. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest_agent.h"
+#include "link.h"
+#include "sessions.h"
+
+#define DIRECTORY "/vm"
+#define MEMORY DIRECTORY "/memory"
+#define STATE DIRECTORY "/state"
+#define RELEASE DIRECTORY "/release"
+#define FILES DIRECTORY "/files.tar"
+
+extern char **environ;
+
+enum { AGENT_FD = 10, QMP_FD, TAPS_FD, NETWORKS_MOST = 16 };
+enum { RESTORED_MS = 3000, BOOTED_MS = 60000, SAVED_MS = 60000, SEED_SIZE = 32 };
+enum { GUEST_ENDED = 1, BAD_ARGUMENTS = 2 };
+enum mode { SAVE, RESTORE, BOOT };
+
+static struct { pid_t pid; int agent, qmp; } qemu;
+
+static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char *format, ...)
+{
+    char line[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    dprintf(STDERR_FILENO, "%s\n", line); /* one write, so that lines of others do not mix in */
+}
+
+static _Noreturn void die(const char *what)
+{
+    say("vm: %s: %s", what, strerror(errno));
+    exit(GUEST_ENDED);
+}
+
+static long now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* --- QEMU ----------------------------------------------------------------------------------------------------- */
+
+static void give(int fd, int number)
+{
+    if (dup2(fd, number) < 0)
+        die("passing a descriptor to QEMU");
+}
+
+static void start_qemu(enum mode mode, int memory_mb, int networks, const int *taps, char **arguments, int count)
+{
+    int agent[2], qmp[2];
+    char memory[256];
+    const char *form = mode == SAVE      ? "memory-backend-file,id=ram,size=%dM,mem-path=" MEMORY ",share=on"
+                       : mode == RESTORE ? "memory-backend-file,id=ram,size=%dM,mem-path=" MEMORY ",share=off,readonly=on,rom=off"
+                                         : "memory-backend-ram,id=ram,size=%dM";
+    snprintf(memory, sizeof memory, form, memory_mb);
+    char **whole = calloc((size_t)count + 5, sizeof *whole);
+    if (!whole || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, agent) < 0 ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, qmp) < 0)
+        die("preparing QEMU");
+    memcpy(whole, arguments, (size_t)count * sizeof *whole);
+    char **end = whole + count;
+    *end++ = "-object";
+    *end++ = memory;
+    if (mode == RESTORE) {
+        *end++ = "-incoming";
+        *end++ = "defer";
+    }
+    qemu.pid = fork();
+    if (qemu.pid < 0)
+        die("fork");
+    if (qemu.pid == 0) {
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        give(agent[1], AGENT_FD);
+        give(qmp[1], QMP_FD);
+        for (int i = 0; i < networks; i++)
+            give(taps[i], TAPS_FD + i);
+        int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        give(nothing, STDIN_FILENO);
+        execv(whole[0], whole);
+        die(whole[0]);
+    }
+    free(whole);
+    close(agent[1]);
+    close(qmp[1]);
+    qemu.agent = agent[0];
+    qemu.qmp = qmp[0];
+}
+
+/* How QEMU ended, in words. Waits for it. */
+static const char *end_of_qemu(void)
+{
+    static char words[64];
+    int status;
+    while (waitpid(qemu.pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFSIGNALED(status))
+        snprintf(words, sizeof words, "signal %d ended QEMU", WTERMSIG(status));
+    else
+        snprintf(words, sizeof words, "QEMU ended with exit code %d", WEXITSTATUS(status));
+    return words;
+}
+
+static void stop_qemu(void)
+{
+    kill(qemu.pid, SIGKILL);
+    end_of_qemu();
+    close(qemu.agent);
+    close(qemu.qmp);
+}
+
+/* One line of the monitor (QMP: JSON objects, a line each) that is no event: false when there is none in time. */
+static bool answer_of_monitor(char *line, size_t size, long deadline)
+{
+    size_t length = 0;
+    while (length + 1 < size) {
+        struct pollfd readable = {.fd = qemu.qmp, .events = POLLIN};
+        long left = deadline - now_ms();
+        if (left <= 0)
+            return false;
+        if (poll(&readable, 1, (int)left) <= 0)
+            continue;
+        if (recv(qemu.qmp, line + length, 1, 0) != 1)
+            return false;
+        if (line[length] != '\n') {
+            length++;
+            continue;
+        }
+        line[length] = '\0';
+        if (!strstr(line, "\"event\":"))
+            return true;
+        length = 0;
+    }
+    return false;
+}
+
+static bool tell_monitor(const char *command, char *answer, size_t size, long deadline)
+{
+    return send(qemu.qmp, command, strlen(command), MSG_NOSIGNAL) == (ssize_t)strlen(command) &&
+           answer_of_monitor(answer, size, deadline) && strncmp(answer, "{\"return\"", 9) == 0;
+}
+
+/* Its greeting, and the capability without which memory would be copied. */
+static bool open_monitor(long deadline)
+{
+    char answer[4096];
+    return answer_of_monitor(answer, sizeof answer, deadline) &&
+           tell_monitor("{\"execute\": \"qmp_capabilities\"}\n", answer, sizeof answer, deadline) &&
+           tell_monitor("{\"execute\": \"migrate-set-capabilities\", \"arguments\": {\"capabilities\": "
+                        "[{\"capability\": \"x-ignore-shared\", \"state\": true}]}}\n",
+                        answer, sizeof answer, deadline);
+}
+
+static bool load_snapshot(void)
+{
+    char answer[4096];
+    const long deadline = now_ms() + RESTORED_MS;
+    return open_monitor(deadline) &&
+           tell_monitor("{\"execute\": \"migrate-incoming\", \"arguments\": {\"uri\": \"file:" STATE "\"}}\n", answer, sizeof answer, deadline);
+}
+
+static void save_snapshot(void)
+{
+    char answer[4096] = "";
+    const long deadline = now_ms() + SAVED_MS;
+    if (!open_monitor(deadline) || !tell_monitor("{\"execute\": \"migrate\", \"arguments\": {\"uri\": \"file:" STATE "\"}}\n", answer,
+                                                 sizeof answer, deadline)) {
+        say("vm: QEMU did not save the guest: %s", answer);
+        exit(GUEST_ENDED);
+    }
+    do {
+        poll(NULL, 0, 5);
+        if (!tell_monitor("{\"execute\": \"query-migrate\"}\n", answer, sizeof answer, deadline) || strstr(answer, "\"failed\"")) {
+            say("vm: QEMU did not save the guest: %s", answer);
+            exit(GUEST_ENDED);
+        }
+    } while (!strstr(answer, "\"completed\""));
+}
+
+/* --- the guest ------------------------------------------------------------------------------------------------ */
+
+static void read_release(char *release, size_t size)
+{
+    FILE *file = fopen(RELEASE, "re");
+    if (!file || !fgets(release, (int)size, file))
+        die(RELEASE);
+    release[strcspn(release, "\n")] = '\0';
+    fclose(file);
+}
+
+/* What every clone of a snapshot must have of its own, and what it has slept through, as arguments of init. */
+static void add_individuality(char **at)
+{
+    static char clock[64], seed[2 * SEED_SIZE + 1];
+    unsigned char random[SEED_SIZE];
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(clock, sizeof clock, "%lld.%09ld", (long long)now.tv_sec, now.tv_nsec);
+    if (getrandom(random, sizeof random, 0) != sizeof random)
+        die("getrandom");
+    for (size_t i = 0; i < sizeof random; i++)
+        snprintf(seed + 2 * i, 3, "%02x", random[i]);
+    *at++ = "--clock";
+    *at++ = clock;
+    *at++ = "--seed";
+    *at++ = seed;
+}
+
+/* Run init on the guest, which makes it this host. */
+static void make_host(char **arguments, int count)
+{
+    char hostname[65] = "";
+    char **whole = calloc((size_t)count + 8, sizeof *whole);
+    if (!whole)
+        die("init's arguments");
+    gethostname(hostname, sizeof hostname - 1);
+    whole[0] = "/usr/lib/testbed/init";
+    whole[1] = "--hostname";
+    whole[2] = hostname;
+    add_individuality(whole + 3);
+    memcpy(whole + 7, arguments, (size_t)count * sizeof *whole);
+    set_environment(qemu.agent, environ);
+    int files = open(FILES, O_RDONLY | O_CLOEXEC);
+    if (files >= 0) {
+        char *unpack[] = {"tar", "-x", "-p", "--no-same-owner", "-C", "/", "-f", "-", NULL};
+        int code = run_on_guest(qemu.agent, unpack, files);
+        if (code != 0) {
+            say("vm: the host's files could not be unpacked on it (exit code %d)", code);
+            exit(GUEST_ENDED);
+        }
+        close(files);
+    }
+    if (start_on_guest(qemu.agent, whole, "/dev/virtio-ports/stdout", "/dev/virtio-ports/stderr") < 0) {
+        say("vm: init cannot be run on the guest");
+        exit(GUEST_ENDED);
+    }
+    free(whole);
+}
+
+/* What most commands need is in the guest's memory then, and not read from its disk again by each clone. */
+static void warm_up(void)
+{
+    static char *const commands[][8] = {
+        {"/usr/lib/testbed/init", "--help", NULL},
+        {"sh", "-c", "ip link; ss -tln; cat /proc/net/tcp; ps; sysctl net.core.somaxconn", NULL},
+        {"python3", "-c", "import socket, struct, sys, os, select, threading", NULL},
+    };
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        run_on_guest(qemu.agent, commands[i], -1);
+}
+
+static int save(int memory_mb, int networks, const int *taps, char **arguments, int count)
+{
+    int memory = open(MEMORY, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (memory < 0 || ftruncate(memory, (off_t)memory_mb << 20) < 0)
+        die(MEMORY);
+    start_qemu(SAVE, memory_mb, networks, taps, arguments, count);
+    if (!greet_agent(qemu.agent, BOOTED_MS)) {
+        say("vm: the guest did not come up in %d s", BOOTED_MS / 1000);
+        return GUEST_ENDED;
+    }
+    warm_up();
+    save_snapshot();
+    stop_qemu();
+    if (fsync(memory) < 0)
+        die(MEMORY);
+    return 0;
+}
+
+static int bring_up(int memory_mb, int networks, const int *taps, char **arguments, int count)
+{
+    char release[128];
+    bool restored = access(STATE, R_OK) == 0;
+    read_release(release, sizeof release);
+    start_qemu(restored ? RESTORE : BOOT, memory_mb, networks, taps, arguments, count);
+    bool loading = restored && load_snapshot();
+    if (networks > 0)
+        say("init: waiting");
+    for (int i = 0; i < networks; i++)
+        if ((errno = join_tap(i)) != 0)
+            die("joining the guest's network");
+    if (restored && !(loading && greet_agent(qemu.agent, RESTORED_MS))) {
+        say("vm: the snapshot could not be restored, so the guest is booted");
+        stop_qemu();
+        start_qemu(BOOT, memory_mb, networks, taps, arguments, count);
+        restored = false;
+    }
+    if (!restored && !greet_agent(qemu.agent, BOOTED_MS)) {
+        say("vm: the guest did not come up in %d s", BOOTED_MS / 1000);
+        stop_qemu();
+        return GUEST_ENDED;
+    }
+    say("vm: %s %s", restored ? "restored" : "booted", release);
+    return 0;
+}
+
+static int serve(int listener, int signals)
+{
+    int code = serve_clients(listener, qemu.agent, signals);
+    if (code >= 0) {
+        say("vm: init ended on the guest");
+        stop_qemu();
+        return code > 0 ? code : GUEST_ENDED;
+    }
+    struct signalfd_siginfo arrived = {0};
+    bool terminated = code == SIGNALLED && read(signals, &arrived, sizeof arrived) > 0 && arrived.ssi_signo != SIGCHLD;
+    if (terminated) {
+        stop_qemu();
+        return 0;
+    }
+    if (code == GUEST_GONE)
+        kill(qemu.pid, SIGKILL); /* the agent's end is the host's end, QEMU may go on without */
+    say("vm: the guest is gone: %s", end_of_qemu());
+    return GUEST_ENDED;
+}
+
+int main(int argc, char *argv[])
+{
+    enum { MODE = 1, MEMORY_MB, NETWORKS, COUNT, QEMU };
+    int taps[NETWORKS_MOST];
+    if (argc < QEMU + 1 || atoi(argv[NETWORKS]) > NETWORKS_MOST || QEMU + atoi(argv[COUNT]) > argc) {
+        say("usage: runner save|run MEMORY_MB NETWORKS QEMU_ARGUMENTS ARGUMENT... [INIT_ARGUMENT...]");
+        return BAD_ARGUMENTS;
+    }
+    const int memory_mb = atoi(argv[MEMORY_MB]), networks = atoi(argv[NETWORKS]), count = atoi(argv[COUNT]);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), listener = listen_for_clients();
+    if (signals < 0 || listener < 0)
+        die("preparing");
+    for (int i = 0; i < networks; i++)
+        if ((taps[i] = open_tap(i)) < 0)
+            die("/dev/net/tun");
+    if (strcmp(argv[MODE], "save") == 0)
+        return save(memory_mb, networks, taps, argv + QEMU, count);
+    int code = bring_up(memory_mb, networks, taps, argv + QEMU, count);
+    if (code != 0)
+        return code;
+    make_host(argv + QEMU + count, argc - QEMU - count);
+    return serve(listener, signals);
+}

@@ -1,0 +1,17 @@
+/* Many clients on the one way to a guest's agent. */
+
+#ifndef TESTBED_VM_SESSIONS_H
+#define TESTBED_VM_SESSIONS_H
+
+#define AGENT_SOCKET "/run/testbed/agent"
+
+/* A socket where clients connect, at AGENT_SOCKET: its descriptor, or -1 with errno. */
+int listen_for_clients(void);
+
+enum { GUEST_GONE = -1, SIGNALLED = -2 };
+
+/* Serve clients of LISTENER, which each talk as if they had the agent at the other end of GUEST for themselves, until the
+ * command STARTED_ID of our own ends: its exit code; or GUEST_GONE, or SIGNALLED when SIGNALS is readable. */
+int serve_clients(int listener, int guest, int signals);
+
+#endif
