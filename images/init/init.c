@@ -1,8 +1,8 @@
 /* PID 1 of every container host: configures the host's network stack, starts its command, reaps what dies.
  * On a guest, whose PID 1 is another (guest/guest.c), it does the same as a process like others.
  *
- *     init [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]...
- *          [-- COMMAND ARGUMENT...]
+ *     init [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT]
+ *          [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]
  *
  * In this order: TEXT becomes /etc/hosts; devices get no IPv6, unless they get an address of it; each sysctl is
  * written, read back and compared; "init: waiting" goes to standard error, and the devices are put into the namespace
@@ -160,26 +160,21 @@ static int set_clock(const char *seconds)
 /* Believed in full, and used at once: all clones of a snapshot have the same generator until here. */
 static int seed_random(const char *hex)
 {
-    struct { struct rand_pool_info info; unsigned char bytes[64]; } seed = {0};
     size_t size = strlen(hex) / 2;
-    if (size == 0 || size > sizeof seed.bytes) {
-        errno = EINVAL;
-        return -1;
+    struct rand_pool_info *seed = calloc(1, sizeof *seed + size);
+    int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC), failed = !seed || fd < 0;
+    if (!failed) {
+        unsigned char *bytes = (unsigned char *)seed->buf;
+        for (size_t i = 0; i < size; i++)
+            failed |= sscanf(hex + 2 * i, "%2hhx", bytes + i) != 1;
+        seed->entropy_count = (int)(8 * size);
+        seed->buf_size = (int)size;
+        failed = failed || ioctl(fd, RNDADDENTROPY, seed) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0;
     }
-    unsigned char *bytes = (unsigned char *)seed.info.buf;
-    for (size_t i = 0; i < size; i++)
-        if (sscanf(hex + 2 * i, "%2hhx", bytes + i) != 1) {
-            errno = EINVAL;
-            return -1;
-        }
-    seed.info.entropy_count = (int)(8 * size);
-    seed.info.buf_size = (int)size;
-    int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    int failed = ioctl(fd, RNDADDENTROPY, &seed) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0;
     int error = errno;
-    close(fd);
+    if (fd >= 0)
+        close(fd);
+    free(seed);
     errno = error;
     return failed ? -1 : 0;
 }
@@ -253,6 +248,8 @@ static int only_ipv4_by_default(void)
 
 static int configure_link(const char *device, const char *mac, const char *mtu)
 {
+    if (set_ipv6(device, 0) < 0) /* it was there before there was a default */
+        return -1;
     int error = set_link(device, mac, atoi(mtu));
     if (error)
         say("link %s %s %s: %s", device, mac, mtu, error_name(error));
@@ -331,13 +328,13 @@ static void note_end(int status)
 static _Noreturn void wrong(const char *what)
 {
     say("%s: unknown, or its value is missing or malformed", what);
-    say("usage: init [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... "
-        "[-- COMMAND ARGUMENT...]");
+    say("usage: init [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT] "
+        "[--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]");
     exit(BAD_ARGUMENTS);
 }
 
 /* Where the command begins in ARGV, or NULL; checks the form of everything before it. */
-static char **parse(int argc, char *argv[], int *has_addresses)
+static char **parse(int argc, char *argv[], int *has_addresses, int *has_links)
 {
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--sysctl") == 0 && i + 1 < argc && strchr(argv[i + 1], '=')) {
@@ -345,6 +342,7 @@ static char **parse(int argc, char *argv[], int *has_addresses)
         } else if (has_one_value(argv[i]) && i + 1 < argc) {
             i += 1;
         } else if (strcmp(argv[i], "--link") == 0 && i + 3 < argc) {
+            *has_links = 1;
             i += 3;
         } else if (strcmp(argv[i], "--route") == 0 && i + 2 < argc) {
             i += 2;
@@ -408,12 +406,12 @@ int main(int argc, char *argv[])
     signal(SIGTERM, end);                  /* PID 1 is sent only those signals that it handles */
     signal(SIGINT, end);
 
-    int has_addresses = 0;
-    char **command = parse(argc, argv, &has_addresses);
+    int has_addresses = 0, has_links = 0;
+    char **command = parse(argc, argv, &has_addresses, &has_links);
     if (has_addresses && only_ipv4_by_default() < 0)
         return NOT_CONFIGURED;
     for (enum phase phase = IDENTITY; phase < PHASES; phase++) {
-        if (phase == ADDRESSES && has_addresses)
+        if (phase == ADDRESSES && has_addresses && !has_links)
             say("waiting");
         if (configure(phase, argc, argv) < 0)
             return NOT_CONFIGURED;

@@ -43,8 +43,8 @@
 
 extern char **environ;
 
-enum { AGENT_FD = 10, QMP_FD, TAPS_FD, NETWORKS_MOST = 16 };
-enum { RESTORED_MS = 3000, BOOTED_MS = 60000, SAVED_MS = 60000, SEED_SIZE = 32 };
+enum { AGENT_FD = 100, QMP_FD, TAPS_FD, NETWORKS_MOST = 16 }; /* above all that we open ourselves */
+enum { RESTORED_MS = 3000, BOOTED_MS = 60000, SAVED_MS = 60000, ENDED_MS = 500, SEED_SIZE = 32 };
 enum { GUEST_ENDED = 1, BAD_ARGUMENTS = 2 };
 enum mode { SAVE, RESTORE, BOOT };
 
@@ -145,6 +145,23 @@ static void stop_qemu(void)
     end_of_qemu();
     close(qemu.agent);
     close(qemu.qmp);
+}
+
+/* The guest does not answer: because QEMU has ended, or for no reason that we know. */
+static int say_not_up(void)
+{
+    const long patience = now_ms() + ENDED_MS;
+    siginfo_t end = {0};
+    while (now_ms() < patience) {
+        if (waitid(P_PID, (id_t)qemu.pid, &end, WEXITED | WNOHANG | WNOWAIT) == 0 && end.si_pid == qemu.pid) {
+            say("vm: the guest did not come up: %s", end_of_qemu());
+            return GUEST_ENDED;
+        }
+        poll(NULL, 0, 5);
+    }
+    say("vm: the guest did not come up in %d s", BOOTED_MS / 1000);
+    stop_qemu();
+    return GUEST_ENDED;
 }
 
 /* One line of the monitor (QMP: JSON objects, a line each) that is no event: false when there is none in time. */
@@ -293,10 +310,8 @@ static int save(int memory_mb, int networks, const int *taps, char **arguments, 
     if (memory < 0 || ftruncate(memory, (off_t)memory_mb << 20) < 0)
         die(MEMORY);
     start_qemu(SAVE, memory_mb, networks, taps, arguments, count);
-    if (!greet_agent(qemu.agent, BOOTED_MS)) {
-        say("vm: the guest did not come up in %d s", BOOTED_MS / 1000);
-        return GUEST_ENDED;
-    }
+    if (!greet_agent(qemu.agent, BOOTED_MS))
+        return say_not_up();
     warm_up();
     save_snapshot();
     stop_qemu();
@@ -323,11 +338,8 @@ static int bring_up(int memory_mb, int networks, const int *taps, char **argumen
         start_qemu(BOOT, memory_mb, networks, taps, arguments, count);
         restored = false;
     }
-    if (!restored && !greet_agent(qemu.agent, BOOTED_MS)) {
-        say("vm: the guest did not come up in %d s", BOOTED_MS / 1000);
-        stop_qemu();
-        return GUEST_ENDED;
-    }
+    if (!restored && !greet_agent(qemu.agent, BOOTED_MS))
+        return say_not_up();
     say("vm: %s %s", restored ? "restored" : "booted", release);
     return 0;
 }
