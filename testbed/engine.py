@@ -79,6 +79,7 @@ class ContainerSpec:
     memory: int | None = None
     cpus: float | None = None
     pid_mode: str | None = None
+    devices: Sequence[str] = ()  # of the machine, under the same names
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ class Engine:
             memswap_limit=spec.memory,
             nano_cpus=None if spec.cpus is None else int(spec.cpus * 1e9),
             pid_mode=spec.pid_mode,
+            devices=list(spec.devices),
             log_config={"type": "json-file", "config": {"max-size": "16m", "max-file": "2"}},
         )
         host_config["ReadonlyPaths"] = READ_ONLY_PATHS
@@ -192,6 +194,11 @@ class Engine:
         with self._errors():
             state = self._client.inspect_container(container)["State"]
         return ContainerState(state["Running"], state["Pid"], state["ExitCode"], state["StartedAt"], state["Error"])
+
+    def wait(self, container: str) -> int:
+        """Wait until a container ends; gives its exit code."""
+        with self._errors():
+            return int(self._client.wait(container, timeout=None)["StatusCode"])
 
     def kill(self, container: str, signal: str = "SIGKILL") -> None:
         """Send a signal to the first process of a container; one that has ended already is fine."""
@@ -301,6 +308,11 @@ class Engine:
             raise
         return True
 
+    def image_label(self, reference: str, label: str) -> str:
+        """What a label of an image says; empty without one."""
+        with self._errors():
+            return str((self._client.inspect_image(reference)["Config"]["Labels"] or {}).get(label, ""))
+
     def list_images(self) -> list[str]:
         """The references of all images of ours, the id of one that has none."""
         with self._errors():
@@ -330,6 +342,12 @@ class Engine:
                 raise EngineError(f"the engine could not say that {reference} is for {platform}: {answer['error']}")
         self._client.remove_image(image)  # the tag has moved on; the layer stays with its new owner
         return renamed
+
+    def commit(self, container: str, reference: str, *, changes: Sequence[str]) -> None:
+        """Make an image of a container that has ended, with all that it wrote."""
+        repository, tag = reference.rsplit(":", 1)
+        with self._errors():
+            self._client.commit(container, repository, tag, changes=list(changes))
 
     def remove_image(self, reference: str) -> None:
         with self._errors(fine=(404,)):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 REPOSITORY = "testbed/host"
 INIT = "/usr/lib/testbed/init"
 HOST_FOLDERS = ("agent", "host", "init", "programs")
+PIECE = 1 << 20  # bytes that are read at once
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 
 Progress = Callable[[str, str], None]
@@ -88,11 +89,12 @@ def directory() -> Path:
 
 
 @cache
-def sources() -> Mapping[str, bytes]:
-    """Everything that a host image is made of: contents by path below images/. What `make` leaves there is not among it."""
+def sources(folders: tuple[str, ...] = HOST_FOLDERS) -> Mapping[str, bytes]:
+    """Everything that an image is made of, by default a host's: contents by path below images/. What `make` leaves there is
+    not among it."""
     root = directory()
     files = [root / "Makefile"]
-    for folder in HOST_FOLDERS:
+    for folder in folders:
         files += [path for path in (root / folder).rglob("*") if path.is_file() and not path.name.startswith(".") and path.suffix != ".o"]
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(files)}
 
@@ -179,16 +181,26 @@ def _build_one(store: ImageStore, bench: Workbench, image: HostImage, progress: 
         progress(image.name, what)
 
     pieces = rootfs.root_file_system(bench, sources(), image.architecture, image.machine, step)
-    with _Stream(pieces) as stream, io.BufferedReader(stream, rootfs.PIECE) as tar:
+    import_pieces(store, pieces, image.reference, platform=image.platform, changes=_changes(image.architecture))
+    step("done")
+
+
+def import_pieces(store: ImageStore, pieces: Generator[bytes], reference: str, *, platform: str, changes: Sequence[str]) -> None:
+    """Make an image of a root file system that comes as the ``pieces`` of a tar. Raises :class:`ImageError`, or what they raise."""
+    with _Stream(pieces) as stream, io.BufferedReader(stream, PIECE) as tar:
         try:
-            store.import_image(cast(BinaryIO, tar), image.reference, platform=image.platform, changes=_changes(image.architecture))
+            store.import_image(cast(BinaryIO, tar), reference, platform=platform, changes=changes)
         except TestbedError as error:
             if stream.error is not None:  # the cause; what the engine says of a tar that breaks off is a consequence
                 raise stream.error from None
-            full = "no space left" in error.message.lower()
-            hint = "an image needs 100 MB where the engine keeps them; 'docker system df' shows what takes space" if full else error.hint
-            raise ImageError(f"importing {image.reference}: {error.message}", hint=hint) from error
-    step("done")
+            raise no_room(f"importing {reference}: {error.message}", error) from error
+
+
+def no_room(message: str, error: TestbedError) -> ImageError:
+    """The error of an image that the engine did not take, with a hint where it has no room for it."""
+    full = "no space left" in error.message.lower()
+    hint = "an image needs 100 to 300 MB where the engine keeps them; 'docker system df' shows what takes space" if full else error.hint
+    return ImageError(message, hint=hint)
 
 
 class _Stream(io.RawIOBase):

@@ -35,6 +35,9 @@ OWN_PROGRAMS = "./usr/lib/testbed"  # init and the agent, which are always the m
 # Only the Python that runs this can make bytecode of its own version; a host's Python of another one goes without.
 MODULES = f"./usr/lib/python{sys.version_info.major}.{sys.version_info.minor}/"
 PIECE = 1 << 20
+# Without /etc/ld.so.cache every start of a program looks for its libraries in some 250 directories that are not there. ldconfig knows
+# only libraries of its own architecture, so it is the host's, static; where that is foreign, emulated for a twentieth of a second.
+LIBRARY_CACHE = '"$1/usr/sbin/ldconfig" -r "$1"'
 
 # What each tool runs in. /tmp becomes a tmpfs that nobody else sees; --pdeathsig and --kill-child pass the death of
 # this process on to the whole PID namespace, and when its last process is gone the kernel takes the tmpfs away.
@@ -199,6 +202,7 @@ def root_file_system(
     argv = [
         *("env", f"SOURCE_DATE_EPOCH={recipe.epoch}"),
         *("mmdebstrap", "--mode=root", "--variant=extract", f"--hook-dir={MERGED_USR}", f"--architectures={architecture.name}"),
+        f"--customize-hook={LIBRARY_CACHE}",
         *(f"--include={','.join(recipe.packages)}", "--format=tar", recipe.suite, "-", *apt_sources(recipe.suite)),
     ]
 
