@@ -18,7 +18,7 @@ from testbed import observe
 from testbed.engine import STDERR, ContainerSpec, Engine
 from testbed.errors import DeadlineExceeded, EngineError, LabError, TestbedError
 from testbed.host import Host
-from testbed.host_container import host_spec, hosts_file, tail, tar, text, why_init_ended, why_not_started
+from testbed.host_container import files_archive, host_spec, hosts_file, tail, text, why_init_ended, why_not_started
 from testbed.lab import (
     LAB,
     NETWORK,
@@ -49,6 +49,7 @@ SWITCH_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETUID", "SETGID", "KILL", "DAC_
 # Nothing of the switch itself is to be seen on the lab's networks.
 SWITCH_SYSCTLS = ("net.ipv6.conf.default.disable_ipv6=1",)
 UPLINK_MAC_BEGINS = 0x06
+OUTER_MAC_BEGINS = 0x0A
 _COMMAND_ENDED = re.compile(rb"init: command (.*)")
 
 
@@ -272,7 +273,7 @@ class Change:
         self.progress(name, "starting")
         container = self._create(host_spec(self.lab, name, settings, self.plan.hosts))
         if self.files[name]:
-            self.engine.put_archive(container, "/", tar(self.files[name], settings["files"]))
+            self.engine.put_archive(container, "/", files_archive(self.files[name], settings))
         try:
             self.engine.start(container)
         except EngineError as error:
@@ -307,7 +308,8 @@ class Change:
         self._in_switch(
             *(
                 f"link add {link['port']} mtu {link['mtu']} master {bridge_name(link['network'])} up type veth "
-                f"peer name {link['device']} mtu {link['mtu']} address {link['mac']} netns {pid}"
+                f"peer name {link['device']} mtu {link['mtu']} address {link['mac'] if not settings['guest'] else _outer_mac(link['mac'])} "
+                f"netns {pid}"
                 for link in settings["links"]
             )
         )
@@ -360,6 +362,11 @@ class Change:
                 host.run(["tee", "/etc/hosts"], stdin=hosts_file(settings, hosts).encode()).check(where=f"host {name}")
 
         side_by_side(teach, self.difference.kept_hosts)
+
+
+def _outer_mac(mac: str) -> str:
+    """The MAC of the device that stands between a guest and its network: not the guest's own, whose frames would end there."""
+    return f"{OUTER_MAC_BEGINS:02x}{mac[2:]}"
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from testbed.agent import ANSWER_S, INPUT_WINDOW, STDERR, STDOUT, Agent, Command
 from testbed.architecture import ByteOrder
 from testbed.engine import ContainerState, Engine
 from testbed.errors import CommandFailed, DeadlineExceeded, EngineError, InputError, LabError
+from testbed.guest import CONNECT
 from testbed.process import Deadline, Result, wait_until
 from testbed.running import DEATH_S, InputStream, OutputStream, Process, tail
 
@@ -31,6 +32,7 @@ __all__ = ["Host", "HostFacts", "InputStream", "OutputStream", "Process"]
 
 AGENT = "/usr/lib/testbed/agent"
 DETACHED_OUTPUT = "/run/testbed"
+CONSOLE_LINES = 12
 GRACE_S = 0.5  # between SIGTERM and SIGKILL
 
 Argument = str | os.PathLike[str]
@@ -47,6 +49,14 @@ class HostFacts:
     byte_order: ByteOrder
     container: str
     addresses: Mapping[str, tuple[IPv4Address | IPv6Address, ...]]
+
+
+def last_words(engine: Engine, facts: HostFacts) -> str:
+    """The end of a guest's console, for an error; nothing for a host without one."""
+    if facts.kind != "vm":
+        return ""
+    lines = engine.written(facts.container, stream=STDERR).decode(errors="backslashreplace").splitlines()[-CONSOLE_LINES:]
+    return "; the end of its console:\n" + "\n".join(f"  | {line}" for line in lines)
 
 
 class Host:
@@ -71,11 +81,12 @@ class Host:
 
     @classmethod
     def in_container(cls, facts: HostFacts, engine: Engine) -> Host:
-        """A host that is a container of this engine."""
+        """A host that is a container of this engine, or the guest in one."""
+        way = [CONNECT if facts.kind == "vm" else AGENT]
 
         def connect() -> Transport:
             try:
-                stream = engine.exec_stream(facts.container, [AGENT])
+                stream = engine.exec_stream(facts.container, way)
                 stream.give_up_sending_after(ANSWER_S)
                 return stream
             except EngineError as error:
@@ -94,7 +105,7 @@ class Host:
                 return ""
             except EngineError as error:
                 return error.message
-            return f"its container has ended with exit code {state.exit_code}"
+            return f"its container has ended with exit code {state.exit_code}{last_words(engine, facts)}"
 
         return cls(facts, connect, why=why)
 

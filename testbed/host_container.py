@@ -11,8 +11,9 @@ from typing import Any
 
 from testbed.engine import ContainerSpec
 from testbed.errors import EngineError, InputError, LabError, TestbedError
+from testbed.guest import FILES
 from testbed.lab import HOST, HOST_ROLE, LAB, ROLE, SETTINGS, container_name
-from testbed.plan import Settings, init_arguments, names_for, to_label
+from testbed.plan import Settings, guest_from, init_arguments, names_for, to_label
 
 _INIT_ERROR = re.compile(rb"init: (sysctl|route|address) (.*)")
 _RUNC_SYSCTL = re.compile(r"/proc/sys/([\w/.-]+): (.*)")
@@ -33,11 +34,13 @@ _SYSCTL_REASONS = {
 
 
 def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Settings]) -> ContainerSpec:
-    """The container of a host."""
+    """The container of a host; a guest runs in one that has nothing of the host but its links."""
+    guest = guest_from(settings)
+    init = ["--hosts", hosts_file(settings, hosts), *init_arguments(settings)]
     return ContainerSpec(
         name=container_name(lab, name),
         image=settings["image"],
-        argv=["--hosts", hosts_file(settings, hosts), *init_arguments(settings)],
+        argv=guest.runner_arguments("run", init) if guest else init,
         labels={LAB: lab, ROLE: HOST_ROLE, HOST: name, SETTINGS: to_label(settings)},
         hostname=name,
         # Where there is a way out of the lab, Docker makes the machine's resolver known.
@@ -45,8 +48,9 @@ def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Setti
         capabilities=settings["capabilities"],
         environment=settings["environment"],
         # Those of the IPC namespace; the network's are set by the host's first process.
-        sysctls={one: value for one, value in settings["sysctls"].items() if not one.startswith("net.")},
-        memory=settings["memory"],
+        sysctls={one: value for one, value in settings["sysctls"].items() if not one.startswith("net.") and not guest},
+        memory=None if guest else settings["memory"],
+        devices=guest.devices if guest else (),
         cpus=settings["cpus"],
     )
 
@@ -63,6 +67,12 @@ def hosts_file(viewer: Settings, hosts: Mapping[str, Settings]) -> str:
         *(f"{address}\t{name}" for name, address in names_for(viewer, hosts)),
     ]
     return "\n".join([*lines, ""])
+
+
+def files_archive(contents: Mapping[str, bytes], settings: Settings) -> bytes:
+    """A host's files, as a tar to be unpacked in its container's root; for a guest one that holds the tar for the guest's."""
+    packed = tar(contents, settings["files"])
+    return tar({FILES: packed}, {FILES: ("", 0o600)}) if settings["guest"] else packed
 
 
 def tar(contents: Mapping[str, bytes], labels: Mapping[str, Sequence[Any]]) -> bytes:

@@ -21,10 +21,10 @@ from typing import TypeVar
 from testbed.architecture import ARCHITECTURES, of_machine
 from testbed.engine import STDERR, Container, DockerNetwork, Engine
 from testbed.errors import UnknownName
-from testbed.host import Host, HostFacts
+from testbed.host import CONSOLE_LINES, Host, HostFacts
 from testbed.lock import lock
 from testbed.network import Address, Segment, device_name
-from testbed.plan import Existing, Settings, segment_from_label
+from testbed.plan import Existing, Settings, guest_from, segment_from_label
 from testbed.process import Deadline, wait_until
 
 LAB, ROLE, HOST, NETWORK, SETTINGS = "testbed.lab", "testbed.role", "testbed.host", "testbed.network", "testbed.settings"
@@ -34,6 +34,9 @@ CUT_OFF = "cut off: the lab's switch does not run, or was started again"
 WORKERS = 6  # what two cores can use; the engine itself is the limit beyond that
 # How long nothing of a killed `up` may appear before the engine counts as done with it.
 QUIET_S = 2.0
+# What images/vm/runner.c says, and what the kernel does (mm/oom_kill.c).
+_CAME_UP = re.compile(r"^vm: (restored|booted) (\S+)$", re.MULTILINE)
+_OUT_OF_MEMORY = re.compile(r"Out of memory: Killed process \d+ \(([^)]*)\)")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -232,6 +235,27 @@ def _facts(lab: str, name: str, kind: str, arch: str, container: str, addresses:
 
 
 @dataclass(frozen=True)
+class Console:
+    """What a guest's console tells since its container was last started. ``how`` it came up: restored or booted, and
+    what its kernel did for want of memory since."""
+
+    kernel: str
+    how: str
+    lines: Sequence[str]
+
+    @classmethod
+    def read(cls, engine: Engine, container: Container) -> Console:
+        written = engine.written(container.id, stream=STDERR, since=_seconds(engine.inspect(container.id).started_at))
+        text = written.decode(errors="backslashreplace")
+        came_up = _CAME_UP.search(text)
+        how, kernel = came_up.groups() if came_up else ("not up", "unknown")
+        killed = _OUT_OF_MEMORY.findall(text)
+        if killed:
+            how += f", out of memory: its kernel killed {', '.join(killed[-3:])}"
+        return cls(kernel, how, text.splitlines())
+
+
+@dataclass(frozen=True)
 class HostStatus:
     """A row of `status`. ``kernel`` is the release of the kernel whose TCP/IP stack answers, ``kernel_of`` whose it is."""
 
@@ -244,6 +268,7 @@ class HostStatus:
     kernel: str
     addresses: Mapping[str, Sequence[str]]
     state: str
+    console: Sequence[str] = ()  # the last lines of a guest's that is gone
 
     def as_json(self) -> dict[str, object]:
         return {"host": self.name, **{key: value for key, value in asdict(self).items() if key != "name"}}
@@ -261,6 +286,8 @@ def status(engine: Engine, lab: str | None = None) -> list[HostStatus]:
             continue
         there = existing(engine, parts)
         for host, settings in there.hosts.items():
+            guest = guest_from(settings)
+            console = Console.read(engine, parts.hosts[host]) if guest else None
             rows.append(
                 HostStatus(
                     lab=name,
@@ -268,10 +295,11 @@ def status(engine: Engine, lab: str | None = None) -> list[HostStatus]:
                     kind=settings["kind"],
                     arch=settings["arch"],
                     byte_order=ARCHITECTURES[settings["arch"]].byte_order,
-                    kernel_of="the machine's",
-                    kernel=kernel,
+                    kernel_of="its own" if console else "the machine's",
+                    kernel=console.kernel if console else kernel,
                     addresses={link["network"]: link["addresses"] for link in settings["links"]},
-                    state=there.broken.get(host, "running"),
+                    state=there.broken.get(host) or (f"running ({console.how}, {guest.accelerator})" if console and guest else "running"),
+                    console=console.lines[-CONSOLE_LINES:] if console and host in there.broken else (),
                 )
             )
     return rows

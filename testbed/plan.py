@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
-from testbed.architecture import EMULATED, Architecture
+from testbed import guest as guests_of
+from testbed.architecture import ARCHITECTURES, EMULATED, Architecture
 from testbed.errors import InputError
+from testbed.guest import Guest
 from testbed.network import Address, Segment, Taken, assign, choose_subnets, device_name, mac_of
 
 if TYPE_CHECKING:
@@ -87,11 +89,13 @@ def make_plan(
     *,
     machine: Architecture,
     images: Mapping[str, str],
+    guests: Mapping[str, Guest],
     taken: Sequence[Taken],
     existing: Existing,
     files: Mapping[str, Mapping[str, bytes]],
 ) -> Plan:
-    """Choose what the topology leaves open. ``images`` are references by architecture, ``files`` contents by host and path.
+    """Choose what the topology leaves open. ``images`` are references by host, ``guests`` what each vm host is, ``files`` contents
+    by host and path.
 
     Raises :class:`InputError` for what only shows beside the machine and other labs: a subnet that is taken, an
     architecture that is not this machine's.
@@ -105,7 +109,8 @@ def make_plan(
         hosts[name] = {
             "kind": host.kind,
             "arch": architecture.name,
-            "image": images[architecture.name],
+            "image": images[name],
+            "guest": asdict(guests[name]) if name in guests else None,
             "links": [
                 {
                     "network": network,
@@ -124,7 +129,7 @@ def make_plan(
             "files": {path: [hashlib.sha256(files[name][path]).hexdigest(), file.mode] for path, file in host.files.items()},
             "memory": host.memory,
             "cpus": host.cpus,
-            "capabilities": sorted({*host.capabilities, "NET_ADMIN"}),
+            "capabilities": ["NET_ADMIN"] if name in guests else sorted({*host.capabilities, "NET_ADMIN"}),
             "command": None if host.command is None else list(host.command),
             "ready": None if host.ready is None else host.ready.model_dump(mode="json", exclude_none=True),
         }
@@ -133,6 +138,8 @@ def make_plan(
 
 def architecture_of(host: Host, machine: Architecture) -> Architecture:
     """The architecture of a host on a machine. Raises :class:`InputError` when the machine cannot be that."""
+    if host.kind == "vm":
+        return ARCHITECTURES[host.arch or EMULATED.name]
     if host.kind == "emulated":
         if machine == EMULATED:
             raise InputError(f"host '{host.name}': this machine is a {machine.name} itself", hint="kind: native is s390x here")
@@ -141,6 +148,23 @@ def architecture_of(host: Host, machine: Architecture) -> Architecture:
         other = "kind: emulated" if host.arch == EMULATED.name else f"leave `arch` out: native is {machine.name} here"
         raise InputError(f"host '{host.name}': a native host cannot be {host.arch} on this machine ({machine.name})", hint=other)
     return machine
+
+
+def guest_of(host: Host, machine: Architecture, *, kvm: bool) -> Guest:
+    """What kind of guest a vm host is; with ``kvm`` the machine's processor runs guests of its own architecture."""
+    architecture = architecture_of(host, machine)
+    return Guest(
+        arch=architecture.name,
+        kernel=host.kernel or guests_of.DEFAULT_KERNEL,
+        memory=host.memory or guests_of.MEMORY,
+        networks=len(host.networks),
+        accelerator="kvm" if kvm and architecture == machine else "tcg",
+    )
+
+
+def guest_from(settings: Settings) -> Guest | None:
+    """The guest of a vm host's settings, None for a host that is a container."""
+    return Guest(**settings["guest"]) if settings.get("guest") else None
 
 
 def compare(existing: Existing, plan: Plan) -> Difference:
@@ -191,8 +215,11 @@ def names_for(viewer: Settings, hosts: Mapping[str, Settings]) -> list[tuple[str
 def init_arguments(settings: Settings) -> list[str]:
     """What the host's first process is to do: sysctls, addresses, routes, then the command."""
     arguments: list[str] = []
+    if settings["guest"]:
+        for link in settings["links"]:
+            arguments += ["--link", link["device"], link["mac"], str(link["mtu"])]
     for name, value in settings["sysctls"].items():
-        if name.startswith("net."):  # the engine sets the others, which are read-only in a container
+        if name.startswith("net.") or settings["guest"]:  # the engine sets the others, which are read-only in a container
             arguments += ["--sysctl", f"{name}={value}"]
     for link in settings["links"]:
         for address in link["addresses"]:

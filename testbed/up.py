@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbed import images
+from testbed import guest_image, images
 from testbed.architecture import EMULATED, of_machine
 from testbed.change import Change, Progress, silent
 from testbed.doctor import binfmt_problem
@@ -16,8 +16,9 @@ from testbed.engine import Engine
 from testbed.errors import InputError, LabError, SubnetTaken
 from testbed.lab import LAB, NETWORK, existing, parts_of, settle
 from testbed.lock import lock
+from testbed.machine import kvm_works
 from testbed.network import Taken, machine_routes
-from testbed.plan import Difference, architecture_of, compare, make_plan
+from testbed.plan import Difference, architecture_of, compare, guest_of, make_plan
 from testbed.process import Deadline
 
 if TYPE_CHECKING:
@@ -39,24 +40,33 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
     begin = time.monotonic()
     files = read_files(topology)
     machine = of_machine(engine.machine)
+    containers = [one for one in topology.hosts.values() if one.kind != "vm"]
     # The machine's own first: the switch needs it whatever the hosts are.
-    wanted = dict.fromkeys((machine, *(architecture_of(one, machine) for one in topology.hosts.values())))
+    wanted = dict.fromkeys((machine, *(architecture_of(one, machine) for one in containers)))
+    kvm = engine.local and kvm_works()
+    guests = {name: guest_of(one, machine, kvm=kvm) for name, one in topology.hosts.items() if one.kind == "vm"}
     if EMULATED in wanted and machine != EMULATED and engine.local and (problem := binfmt_problem()):
         raise LabError(problem, hint="run: make setup")
     with lock(topology.name) as held:
         if held.interrupted:
             progress(topology.name, "the last up was interrupted: waiting for the engine")
             settle(engine, topology.name)
-        references = {one.architecture.name: one.reference for one in images.build(engine, list(wanted), progress)}
+        by_architecture = {one.architecture.name: one.reference for one in images.build(engine, list(wanted), progress)}
+        guest_image.build(engine, guests.values(), machine, progress)
+        references = {
+            name: by_architecture[architecture_of(topology.hosts[name], machine).name] for name in topology.hosts if name not in guests
+        }
+        references |= {name: guest_image.reference(one, machine) for name, one in guests.items()}
         patience = Deadline(SUBNET_S)
         while True:
             parts = parts_of(engine, topology.name)
             there = existing(engine, parts, interrupted=held.interrupted)
-            plan = make_plan(topology, machine=machine, images=references, taken=taken(engine, topology.name), existing=there, files=files)
+            others = taken(engine, topology.name)
+            plan = make_plan(topology, machine=machine, images=references, guests=guests, taken=others, existing=there, files=files)
             difference = compare(there, plan)
             try:
                 if not difference.nothing or parts.retired or not there.switch:
-                    Change(engine, parts, there, plan, difference, files, references[machine.name], progress).carry_out(held)
+                    Change(engine, parts, there, plan, difference, files, by_architecture[machine.name], progress).carry_out(held)
                 break
             except SubnetTaken:
                 # Somebody took the subnet since it was chosen, so choose again; a network that is being made is not listed yet.

@@ -30,6 +30,8 @@ ORDER = (
     "rootfs",
     "images",
     "network",
+    "guest",
+    "guest_image",
     "plan",
     "machine",
     "doctor",
