@@ -202,7 +202,7 @@ def root_file_system(
     argv = [
         *("env", f"SOURCE_DATE_EPOCH={recipe.epoch}"),
         *("mmdebstrap", "--mode=root", "--variant=extract", f"--hook-dir={MERGED_USR}", f"--architectures={architecture.name}"),
-        f"--customize-hook={LIBRARY_CACHE}",
+        f"--extract-hook={LIBRARY_CACHE}",
         *(f"--include={','.join(recipe.packages)}", "--format=tar", recipe.suite, "-", *apt_sources(recipe.suite)),
     ]
 
