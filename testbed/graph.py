@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from testbed.architecture import ARCHITECTURES, EMULATED
 from testbed.errors import InputError
 from testbed.topology import Attachment, Host, Network, Topology
 
-_EMULATED_FILL, _NATIVE_FILL, _NETWORK_FILL = "#fde9d0", "#dcebfa", "#eeeeee"
+_NETWORK_FILL = "#eeeeee"
+# By kind of host: what fills its box, and the line around it.
+_COLOURS = {"native": ("#dcebfa", "#36c"), "emulated": ("#fde9d0", "#c60"), "vm": ("#e2f2dc", "#383")}
 
 
 def mermaid(topology: Topology) -> str:
-    """A Mermaid flowchart: networks as rounded boxes, hosts hang on them, big-endian hosts in their own colour."""
+    """A Mermaid flowchart: networks as rounded boxes, hosts hang on them, each kind in its own colour."""
     networks = {name: f"n{index}" for index, name in enumerate(topology.networks)}
     hosts = {name: f"h{index}" for index, name in enumerate(topology.hosts)}
     lines = ["flowchart TB"]
@@ -22,12 +25,12 @@ def mermaid(topology: Topology) -> str:
             label = _addresses(attachment)
             lines.append(f"    {networks[place]} ---{f'|{label}|' if label else ''} {hosts[name]}")
     lines.append(f"    classDef network fill:{_NETWORK_FILL},stroke:#777,color:#111")
-    lines.append(f"    classDef native fill:{_NATIVE_FILL},stroke:#36c,color:#111")
-    lines.append(f"    classDef emulated fill:{_EMULATED_FILL},stroke:#c60,color:#111,stroke-width:2px")
     lines.append(f"    class {','.join(networks.values())} network")
-    for kind in ("native", "emulated"):
+    for kind, (fill, stroke) in _COLOURS.items():
         of_kind = [hosts[name] for name, host in topology.hosts.items() if host.kind == kind]
         if of_kind:
+            width = "" if kind == "native" else ",stroke-width:2px"
+            lines.append(f"    classDef {kind} fill:{fill},stroke:{stroke},color:#111{width}")
             lines.append(f"    class {','.join(of_kind)} {kind}")
     return "\n".join(lines) + "\n"
 
@@ -44,7 +47,7 @@ def dot(topology: Topology) -> str:
         words = _lines(network_words(network), "\\n")
         lines.append(f'    "network {name}" [label="{words}", shape=oval, fillcolor="{_NETWORK_FILL}"]')
     for name, host in topology.hosts.items():
-        fill = _EMULATED_FILL if host.kind == "emulated" else _NATIVE_FILL
+        fill = _COLOURS[host.kind][0]
         lines.append(f'    "host {name}" [label="{_lines(host_words(host), chr(92) + "n")}", fillcolor="{fill}"]')
     for name, host in topology.hosts.items():
         for place, attachment in host.networks.items():
@@ -81,8 +84,16 @@ def network_words(network: Network) -> list[str]:
 
 def host_words(host: Host) -> list[str]:
     """What stands in a host's box."""
-    kind = "s390x, big-endian" if host.kind == "emulated" else (host.arch or "native")
-    return [host.name, kind, *(["forwards"] if host.forwarding else []), *([" ".join(host.command)[:40]] if host.command else [])]
+    arch = host.arch or (host.kind if host.kind == "native" else EMULATED.name)
+    big = arch in ARCHITECTURES and ARCHITECTURES[arch].byte_order == "big"
+    kernel = [f"kernel {host.own_kernel}"] if host.own_kernel else []
+    return [
+        host.name,
+        f"{arch}, big-endian" if big else arch,
+        *kernel,
+        *(["forwards"] if host.forwarding else []),
+        *([" ".join(host.command)[:40]] if host.command else []),
+    ]
 
 
 def _addresses(attachment: Attachment) -> str:

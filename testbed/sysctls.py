@@ -1,9 +1,9 @@
 """Which sysctls a host can have of its own, and how their values may be written.
 
 A container has a network namespace, not a kernel: a sysctl that is not per namespace would change the whole machine, so it
-is refused here. The tables are what Linux 6.18 shows in a fresh network namespace against the machine's own
-/proc/sys/net; a well-formed ``net.`` name that is in neither and near none is let through, since kernels differ, and
-the host reads back what it set.
+is refused here. A vm has a kernel of its own and may set what that has. The tables are what Linux 6.18 shows in a fresh
+network namespace against the machine's own /proc/sys/net; a well-formed ``net.`` name (on a vm, any name) that is in neither
+and near none is let through, since kernels differ, and the host reads back what it set.
 """
 
 from __future__ import annotations
@@ -109,13 +109,15 @@ _OF_MACHINE = {
     "net.core": """bpf_jit_enable bpf_jit_harden bpf_jit_kallsyms bpf_jit_limit busy_poll busy_read default_qdisc dev_weight
         dev_weight_rx_bias dev_weight_tx_bias devconf_inherit_init_net fb_tunnels_only_for_init_net flow_limit_cpu_bitmap
         flow_limit_table_len gro_normal_batch high_order_alloc_disable max_skb_frags mem_pcpu_rsv message_burst message_cost
-        netdev_budget netdev_budget_usecs netdev_max_backlog netdev_rss_key netdev_tstamp_prequeue
+        netdev_budget netdev_budget_usecs netdev_max_backlog netdev_tstamp_prequeue
         netdev_unregister_timeout_secs rps_sock_flow_entries skb_defer_max warnings""",
     "net.ipv4": """cipso_cache_bucket_size cipso_cache_enable cipso_rbm_optfmt cipso_rbm_strictvalid fib_sync_mem
-        inet_peer_maxttl inet_peer_minttl inet_peer_threshold ipfrag_secret_interval tcp_available_ulp tcp_low_latency
+        inet_peer_maxttl inet_peer_minttl inet_peer_threshold ipfrag_secret_interval tcp_low_latency
         tcp_max_orphans tcp_mem udp_mem""",
     "net.ipv4.route": """error_burst error_cost gc_elasticity gc_interval gc_min_interval gc_min_interval_ms gc_thresh
         gc_timeout max_size redirect_load redirect_number redirect_silence""",
+    "net.ipv4.neigh.default": "gc_interval gc_thresh1 gc_thresh2 gc_thresh3",
+    "net.ipv6.neigh.default": "gc_interval gc_thresh1 gc_thresh2 gc_thresh3",
     "net.ipv6": "calipso_cache_bucket_size calipso_cache_enable ip6frag_secret_interval mld_max_msf mld_qrv",
     "net.netfilter": "nf_log_all_netns",
 }
@@ -127,7 +129,8 @@ _READ_ONLY_IN_NAMESPACE = {
 }
 # Facts and actions, which no kernel lets anybody set to a value.
 _READ_ONLY = {
-    "net.ipv4": "tcp_available_congestion_control tcp_ehash_entries udp_hash_entries",
+    "net.core": "netdev_rss_key",
+    "net.ipv4": "tcp_available_congestion_control tcp_available_ulp tcp_ehash_entries udp_hash_entries",
     "net.ipv4.conf.*": "mc_forwarding",
     "net.ipv6.conf.*": "mc_forwarding",
     "net.mptcp": "available_path_managers available_schedulers",
@@ -139,6 +142,8 @@ _ACTIONS = {"net.ipv4.route": "flush", "net.ipv6.route": "flush"}
 _HOW_MANY = {
     "net.ipv4.tcp_rmem": 3,
     "net.ipv4.tcp_wmem": 3,
+    "net.ipv4.tcp_mem": 3,
+    "net.ipv4.udp_mem": 3,
     "net.ipv4.ip_local_port_range": 2,
     "net.ipv4.ping_group_range": 2,
     "kernel.sem": 4,
@@ -153,7 +158,14 @@ _FORMS = {
         "[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*",
         "ports and ranges of ports, like 8080,9000-9010",
     ),
+    "net.ipv4.tcp_allowed_congestion_control": ("[a-z0-9_]+( [a-z0-9_]+)*", "names of congestion controls, like cubic reno"),
+    "net.core.default_qdisc": ("[a-z0-9_]+", "the name of a queueing discipline, like fq_codel"),
+    "net.core.flow_limit_cpu_bitmap": ("[0-9a-fA-F]+(,[0-9a-fA-F]+)*", "a mask of processors in hexadecimal"),
     "net.core.rps_default_mask": ("[0-9a-fA-F]+(,[0-9a-fA-F]+)*", "a mask of processors in hexadecimal"),
+    "net.ipv6.icmp.ratemask": (
+        "[0-9]{1,3}(-[0-9]{1,3})?(,[0-9]{1,3}(-[0-9]{1,3})?)*",
+        "types of ICMPv6 and ranges of them, like 0-1,3-127",
+    ),
     "net.ipv6.conf.*.stable_secret": ("[0-9a-fA-F:]+", "an IPv6 address"),
     "net.mptcp.path_manager": ("[a-z0-9_]+", "the name of a path manager"),
     "net.mptcp.scheduler": ("[a-z0-9_]+", "the name of a scheduler"),
@@ -172,55 +184,83 @@ OF_MACHINE = frozenset(_names(_OF_MACHINE))
 READ_ONLY_IN_NAMESPACE = frozenset(_names(_READ_ONLY_IN_NAMESPACE))
 READ_ONLY = frozenset(_names(_READ_ONLY))
 ACTIONS = frozenset(_names(_ACTIONS))
-_KNOWN = SETTABLE | OF_MACHINE | READ_ONLY_IN_NAMESPACE | READ_ONLY | ACTIONS
+_OF_SOME_KERNEL = SETTABLE | OF_MACHINE | READ_ONLY_IN_NAMESPACE
+_KNOWN = _OF_SOME_KERNEL | READ_ONLY | ACTIONS
+_NAMES_OF_THE_HOST = ("kernel.hostname", "kernel.domainname")
+_NEIGHBOUR_DEFAULTS = ("net.ipv4.neigh.default.", "net.ipv6.neigh.default.")
+# What else is in /proc/sys; the last ones are those of s390x.
+_OTHER_TREES = ("abi", "crypto", "debug", "dev", "fs", "kernel", "sunrpc", "user", "vm", "appldata", "s390", "s390dbf")
 
 
-def check(name: object, value: object) -> str:
+def check(name: object, value: object, *, own_kernel: bool = False) -> str:
     """The text to write into the sysctl ``name`` of a host for ``value``: text, a number, true or false, or a list of numbers.
 
-    Raises :class:`InputError` when a host without a kernel of its own cannot have it, or when the value cannot be right.
+    Raises :class:`InputError` when the host cannot have it (without a kernel of its own, whatever is not per namespace), or when
+    the value cannot be right.
     """
-    name = _check_name(name)
-    return _check_value(name, value)
+    return _check_value(check_name(name, own_kernel=own_kernel), value)
 
 
-def _check_name(name: object) -> str:
+def check_name(name: object, *, own_kernel: bool = False) -> str:
+    """The same for the name alone."""
+    text = _check_form(name)
+    if not own_kernel:
+        _refuse_the_machines(text)
+    _check_that_it_is_one(text)
+    return text
+
+
+def _check_form(name: object) -> str:
     if not isinstance(name, str) or len(name) > LONGEST_NAME or not re.fullmatch(NAME_PATTERN, name) or "\n" in name:
         text = str(name)[:100]
         near = _nearest(text.strip().strip("./").replace("/", "."))
         hint = "names with dots, as sysctl prints them, like net.core.somaxconn"
         raise InputError(f"{text!r} is not the name of a sysctl{f', did you mean {near!r}?' if near else ''}", hint=hint)
+    return name
+
+
+def _refuse_the_machines(name: str) -> None:
+    """What a host without a kernel of its own cannot set, since all hosts and the machine share it."""
     general = _general(name)
     if general in OF_MACHINE:
         raise InputError(f"'{name}' is not per network namespace: setting it would change the whole machine", hint=WAY_OUT)
     if general in READ_ONLY_IN_NAMESPACE:
         raise InputError(f"'{name}' is read-only in a network namespace: only the whole machine has it", hint=WAY_OUT)
+    if name.startswith(_NEIGHBOUR_DEFAULTS):
+        hint = f"an interface has it: {name.replace('.default.', '.eth0.')}; or {WAY_OUT}"
+        raise InputError(f"'{name}' is not per network namespace: setting it would change the whole machine", hint=hint)
+    if _tree(name) in _OTHER_TREES and name not in _NAMES_OF_THE_HOST and not _nearest(name):
+        raise InputError(f"'{name}' is not per namespace: setting it would change the whole machine", hint=WAY_OUT)
+
+
+def _check_that_it_is_one(name: str) -> None:
+    """Whether some kernel may have a sysctl of that name and lets it be set."""
+    general = _general(name)
     if general in READ_ONLY:
         raise InputError(f"'{name}' is read-only on every kernel", hint="it can be read, and not set")
     if general in ACTIONS:
         raise InputError(f"'{name}' is an action, not a parameter: it keeps no value", hint="run it in the host's command: instead")
-    if name.startswith(("net.ipv4.neigh.default.", "net.ipv6.neigh.default.")):
-        hint = f"an interface has it: {name.replace('.default.', '.eth0.')}; or {WAY_OUT}"
-        raise InputError(f"'{name}' is not per network namespace: setting it would change the whole machine", hint=hint)
-    if general in SETTABLE:
-        return name
-    if name in ("kernel.hostname", "kernel.domainname"):
+    if general in _OF_SOME_KERNEL:
+        return
+    if name in _NAMES_OF_THE_HOST:
         raise InputError(f"'{name}' cannot be set: a host is called what the topology calls it", hint="rename the host")
     near = _nearest(name)
     if near:
         raise InputError(f"there is no sysctl '{name}', did you mean '{near}'?", hint="sysctl -a on a host lists what there is")
-    if name.startswith("net."):
-        return name
-    top = name.split(".")[0]
-    if top in ("abi", "crypto", "debug", "dev", "fs", "kernel", "sunrpc", "user", "vm"):
-        raise InputError(f"'{name}' is not per namespace: setting it would change the whole machine", hint=WAY_OUT)
-    raise InputError(f"there is no sysctl '{name}'{did_you_mean(top, ['net', 'kernel', 'fs'])}", hint="those of a host begin with net.")
+    tree = _tree(name)
+    if tree != "net" and tree not in _OTHER_TREES:
+        hint = "those of a host begin with net., those of a vm also with vm., kernel. or fs."
+        raise InputError(f"there is no sysctl '{name}'{did_you_mean(tree, ['net', 'kernel', 'fs'])}", hint=hint)
+
+
+def _tree(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _general(name: str) -> str:
     """The name in the tables: ``*`` stands for the interface (or all, or default)."""
     match = re.fullmatch(r"(net\.ipv[46]\.(?:conf|neigh))\.[^.]+\.([^.]+)", name)
-    if match and not (".neigh." in name and ".default." in name):
+    if match and name not in OF_MACHINE:  # the neighbour table's own limits are under its default, and nowhere else
         return f"{match[1]}.*.{match[2]}"
     return name
 
@@ -233,6 +273,8 @@ def _nearest(name: str) -> str:
         return name
     interface = name.split(".")[3] if general != name else "all"
     close = get_close_matches(general, _KNOWN, n=1, cutoff=0.9)
+    if not close and name.startswith(_NEIGHBOUR_DEFAULTS):
+        close = get_close_matches(name, OF_MACHINE, n=1, cutoff=0.9)
     if not close:
         last = name.rpartition(".")[2]
         # Only where the parents may be mixed up: a new net.ipv6.conf key may well be called like an old IPv4 one.
@@ -244,7 +286,7 @@ def _nearest(name: str) -> str:
 def _check_value(name: str, value: object) -> str:
     general = _general(name)
     how_many = _HOW_MANY.get(general, 1)
-    numeric = general in SETTABLE and general not in _FORMS
+    numeric = general in _OF_SOME_KERNEL and general not in _FORMS
     wanted = f"{how_many} whole numbers with spaces between" if how_many > 1 else "a whole number"
     hint = wanted if numeric else _FORMS[general][1] if general in _FORMS else "text or numbers on one line"
     text = _text_of(name, value, hint)

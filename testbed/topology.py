@@ -16,7 +16,20 @@ from typing import Any, Self
 from pydantic import ValidationError, field_validator, model_validator
 
 from testbed.errors import UnknownName, did_you_mean
-from testbed.topology_parts import MOST_NETWORKS, ArchitectureName, Attachment, File, Host, Kind, Name, Network, Part, Ready, Route
+from testbed.topology_parts import (
+    MOST_NETWORKS,
+    ArchitectureName,
+    Attachment,
+    File,
+    Host,
+    KernelName,
+    Kind,
+    Name,
+    Network,
+    Part,
+    Ready,
+    Route,
+)
 from testbed.topology_problems import Problem, Step, as_pydantic, problems_of, topology_error
 from testbed.topology_values import DEFAULT_CAPABILITIES, last_address, misplaced, shown
 
@@ -29,6 +42,7 @@ __all__ = [
     "Attachment",
     "File",
     "Host",
+    "KernelName",
     "Kind",
     "Network",
     "Ready",

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from testbed.errors import TopologyError, did_you_mean
 from testbed.topology import MOST_HOSTS, MOST_OF_A_COUNT, Host, Network, Topology, keys_at
+from testbed.topology_parts import SOME_HOST
 from testbed.topology_problems import Problem, Step, problems_of, topology_error
 from testbed.topology_values import shown, slug
 from testbed.topology_yaml import MOST_CHARACTERS, Node, Position, end_of, read
@@ -118,7 +119,7 @@ class _Expansion:
                 self.problems.append(Problem(("defaults", key), message, f"keys here: {_listed(('defaults',))}", on_key=True))
                 del defaults[key]
         try:
-            Host.model_validate({"name": "defaults", **defaults})
+            Host.model_validate({"name": "defaults", **defaults}, context=SOME_HOST)
         except ValidationError as error:
             # An error without a place is a contradiction between values, which a host may put right; the rest is wrong for all.
             if any(one["loc"] for one in error.errors()):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from testbed import sysctls
 from testbed import topology_values as values
@@ -15,13 +16,22 @@ from testbed.errors import InputError
 from testbed.topology_problems import Problem, as_pydantic, reader
 from testbed.topology_values import DEFAULT_CAPABILITIES
 
-Kind = Literal["native", "emulated"]
+Kind = Literal["native", "emulated", "vm"]
 ArchitectureName = Literal["amd64", "arm64", "s390x"]
+KernelName = Literal["bookworm", "bookworm-backports", "trixie"]
 T = TypeVar("T")
+
+# The validation context of ``defaults:``, which are not one host's: each host is judged with what it says itself.
+SOME_HOST = object()
 
 # Far above what anybody writes by hand; what is below them takes no noticeable time.
 MOST_NETWORKS = 250
 MOST_ENTRIES = 1000  # of sysctls, variables or files on one host
+
+# What a QEMU guest is made for.
+DEFAULT_KERNEL: KernelName = "bookworm"
+VM_ARCHITECTURES: tuple[ArchitectureName, ...] = ("s390x", "amd64")
+MOST_NETWORKS_OF_A_VM = 16
 
 Name = Annotated[str, reader(values.read_name)]
 Address = Annotated[IPv4Address, reader(values.read_address)]
@@ -144,11 +154,16 @@ class Ready(Part):
 
 
 class Host(Part):
-    """A host. ``arch`` None is the machine's own for a native host, s390x for an emulated one; ``memory`` is in bytes."""
+    """A host. ``arch`` None is the machine's own for a native host, s390x for an emulated one and a vm.
+
+    ``memory`` is in bytes: a limit, and for a vm the memory that its guest has (None: 128 MiB). ``kernel`` None is bookworm
+    for a vm; no other host has one.
+    """
 
     name: Annotated[str, reader(values.read_host_name)]
     kind: Kind = "native"
     arch: ArchitectureName | None = None
+    kernel: KernelName | None = None
     networks: dict[str, Attachment] = {}
     sysctls: dict[str, str] = {}
     environment: dict[str, str] = {}
@@ -181,8 +196,10 @@ class Host(Part):
 
     @field_validator("sysctls", mode="before")
     @classmethod
-    def _read_sysctls(cls, value: Any) -> Any:
-        return _each(value, sysctls.check, example="net.core.somaxconn: 128")
+    def _read_sysctls(cls, value: Any, info: ValidationInfo) -> Any:
+        # Where the kind is open (defaults), or wrong itself, only what no kind would take is wrong for sure.
+        own_kernel = info.context is SOME_HOST or info.data.get("kind", "vm") == "vm"
+        return _each(value, partial(sysctls.check, own_kernel=own_kernel), example="net.core.somaxconn: 128")
 
     @field_validator("environment", mode="before")
     @classmethod
@@ -204,6 +221,7 @@ class Host(Part):
     def _own_problems(self) -> Iterator[Problem]:
         if self.kind == "emulated" and self.arch not in (None, "s390x"):
             yield Problem(("arch",), f"an emulated host cannot be {self.arch}", "arch: s390x, or kind: native")
+        yield from self._problems_of_a_vm() if self.kind == "vm" else self._problems_without_a_kernel()
         if self.ready and self.command is None and self.ready.command is None:
             key = "listening" if self.ready.listening is not None else "log"
             yield Problem(("ready", key), "the host has no command, so this never comes about", "give the host a command: as well")
@@ -213,6 +231,29 @@ class Host(Part):
                 if self.sysctls.get(name, wanted) != wanted:
                     contrary = f"{self.sysctls[name]} contradicts forwarding: {str(self.forwarding).lower()}"
                     yield Problem(("sysctls", name), contrary, "leave one of them out")
+
+    def _problems_of_a_vm(self) -> Iterator[Problem]:
+        if self.arch not in (None, *VM_ARCHITECTURES):
+            yield Problem(("arch",), f"a vm cannot be {self.arch}", f"arch: {' or '.join(VM_ARCHITECTURES)}")
+        if self.memory is not None:
+            wrong = values.not_a_guests_memory(self.memory)
+            if wrong:
+                yield Problem(("memory",), wrong, "the memory of the guest in whole MiB, from 64M to 4G; 128M without it")
+        if "capabilities" in self.model_fields_set:
+            message = "a vm has no capabilities to give or take: its commands are root of its own kernel"
+            yield Problem(("capabilities",), message, "leave it out; an empty capabilities: takes a default away")
+        if len(self.networks) > MOST_NETWORKS_OF_A_VM:
+            yield Problem(("networks",), f"there are {len(self.networks)} networks", f"at most {MOST_NETWORKS_OF_A_VM} on a vm")
+
+    def _problems_without_a_kernel(self) -> Iterator[Problem]:
+        if self.kernel is not None:
+            message = f"{'an' if self.kind == 'emulated' else 'a'} {self.kind} host runs on this machine's kernel"
+            yield Problem(("kernel",), message, "kind: vm, a host with a kernel of its own; or leave it out")
+
+    @property
+    def own_kernel(self) -> KernelName | None:
+        """The kernel that a vm boots; None for a host that runs on the machine's."""
+        return (self.kernel or DEFAULT_KERNEL) if self.kind == "vm" else None
 
 
 def _attachment(value: Any) -> Any:

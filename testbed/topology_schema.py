@@ -9,9 +9,10 @@ name that exists) the parser alone says.
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
-from testbed.topology import MOST_HOSTS, MOST_NETWORKS, MOST_OF_A_COUNT
+from testbed.topology import MOST_HOSTS, MOST_NETWORKS, MOST_OF_A_COUNT, ArchitectureName, KernelName, Kind
 from testbed.topology_values import (
     CAPABILITIES,
     ENVIRONMENT_PATTERN,
@@ -97,12 +98,19 @@ def _host() -> Schema:
                 "minimum": 1,
                 "maximum": MOST_OF_A_COUNT,
             },
-            "kind": _choice("native: a container of this machine's architecture. emulated: s390x, big-endian.", ["native", "emulated"]),
-            "arch": _choice(
-                "The architecture. Without it, this machine's for a native host, s390x for an emulated one.", ["amd64", "arm64", "s390x"]
+            "kind": _choice(
+                "native: a container of this machine's architecture. emulated: an s390x container, big-endian, on this machine's kernel. "
+                "vm: a QEMU guest with a kernel of its own.",
+                get_args(Kind),
             ),
+            "arch": _choice(
+                "The architecture. Without it, this machine's for a native host, s390x for an emulated one and a vm (s390x or amd64).",
+                get_args(ArchitectureName),
+            ),
+            "kernel": _choice("The Debian kernel of a vm. Without it, bookworm. Only with kind: vm.", get_args(KernelName)),
             "networks": {
-                "description": "The networks it is on: a list of names, or names with fixed addresses. Not needed where there is only one.",
+                "description": "The networks it is on (a vm at most 16): a list of names, or names with fixed addresses. "
+                "Not needed where there is only one.",
                 "anyOf": [
                     {"type": "array", "items": _name(), "uniqueItems": True},
                     {
@@ -113,7 +121,7 @@ def _host() -> Schema:
                 ],
             },
             "sysctls": _mapping(
-                "Kernel parameters of its network namespace. One that is not per namespace is refused.",
+                "Kernel parameters. One that is not per network namespace is refused, except on a vm, whose kernel is its own.",
                 {"anyOf": [sysctl, {"type": "array", "items": {"type": ["string", "integer"]}, "minItems": 1}, {"type": "null"}]},
                 {"pattern": r"^[a-z][a-z0-9_-]*(\.[A-Za-z0-9_-]+)+$"},
             ),
@@ -128,13 +136,14 @@ def _host() -> Schema:
                 {"pattern": "^/."},
             ),
             "memory": {
-                "description": "Its limit of memory: bytes, or a number with K, M or G (powers of 1024); at least 6M.",
+                "description": "Its limit of memory: bytes, or a number with K, M or G (powers of 1024); at least 6M. "
+                "The memory of a vm: whole MiB from 64M to 4G, 128M without it.",
                 "anyOf": [{"type": "integer", "minimum": 6 * 2**20}, {"type": "string", "pattern": MEMORY_PATTERN}, {"type": "null"}],
             },
             "cpus": {**_number("Its share of processors, like 0.5 or 2.", "number"), "minimum": 0.01, "maximum": 1024},
             "capabilities": {
                 "type": ["array", "null"],
-                "description": "Exactly the capabilities that its processes have; [] for none.",
+                "description": "Exactly the capabilities that its processes have; [] for none. Not on a vm.",
                 "items": {"anyOf": [{"enum": list(CAPABILITIES)}, {"pattern": "^([Cc][Aa][Pp]_)?[A-Za-z_]+$"}], "type": "string"},
             },
             "routes": {
@@ -213,7 +222,7 @@ def _number(description: str, kind: str) -> Schema:
     return {"type": [kind, "null"], "description": description}
 
 
-def _choice(description: str, allowed: list[str]) -> Schema:
+def _choice(description: str, allowed: Sequence[str]) -> Schema:
     return {"enum": [*allowed, None], "description": description}
 
 

@@ -23,6 +23,8 @@ MODE_PATTERN = "^(0o?)?[0-7]{3,4}$"
 
 # Docker refuses less.
 LEAST_MEMORY = 6 * 2**20
+# Less, and a guest's kernel does not come up; more is more than a machine with some guests has to give.
+LEAST_GUEST_MEMORY, MOST_GUEST_MEMORY = 64 * 2**20, 4 * 2**30
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 # Names that every host's /etc/hosts has already.
@@ -206,6 +208,17 @@ def read_memory(value: object) -> int:
     if size >= 2**62:
         raise InputError(f"{shown(value)} is more than any machine has", hint=hint)
     return size
+
+
+def not_a_guests_memory(size: int) -> str:
+    """Why so many bytes cannot be the memory of a vm, or nothing."""
+    if size % 2**20:
+        return f"{size} bytes are not a whole number of MiB"
+    if size < LEAST_GUEST_MEMORY:
+        return f"{size >> 20} MiB are too little for a vm"
+    if size > MOST_GUEST_MEMORY:
+        return f"{size >> 20} MiB are more than a vm can have"
+    return ""
 
 
 def read_mode(value: object) -> int:

@@ -22,7 +22,15 @@ def test_what_the_kernel_lets_a_namespace_write_is_never_refused() -> None:
     writable = [name for name, mode in in_a_namespace().items() if mode in ("600", "644")]
     assert len(writable) > 100
     for name in writable:
-        assert sysctls._check_name(name) == name
+        assert sysctls.check_name(name) == name
+
+
+def test_what_this_machines_kernel_lets_root_write_a_vm_may_have() -> None:
+    found = run_local(["find", "/proc/sys", "-type", "f", "-perm", "-200", "-printf", "%P\n"]).check().text.split()
+    names = {path.replace("/", ".") for path in found if "." not in path} - sysctls.ACTIONS - {"kernel.hostname", "kernel.domainname"}
+    assert {"net.core.rmem_max", "net.ipv4.tcp_mem", "net.ipv4.neigh.default.gc_thresh1", "vm.swappiness"} < names
+    for name in names:
+        assert sysctls.check_name(name, own_kernel=True) == name
 
 
 def test_what_the_kernel_only_shows_in_a_namespace_is_refused() -> None:

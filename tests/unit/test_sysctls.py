@@ -69,6 +69,76 @@ def test_what_would_change_the_whole_machine_is_refused_with_the_way_out(name: s
     assert WAY_OUT in error.hint
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "net.core.somaxconn",
+        "net.core.rmem_max",
+        "net.core.netdev_max_backlog",
+        "net.ipv4.neigh.default.gc_thresh1",
+        "net.ipv4.neigh.default.base_reachable_time_ms",
+        "net.ipv6.neigh.default.locktime",
+        "net.ipv4.conf.eth0.rp_filter",
+        "net.netfilter.nf_conntrack_max",
+        "vm.swappiness",
+        "fs.file-max",
+        "kernel.pid_max",
+        "kernel.msg_next_id",
+        "user.max_net_namespaces",
+        "s390.topology",
+        "net.ipv4.a_parameter_of_tomorrow",
+    ],
+)
+def test_a_kernel_of_its_own_has_all_of_them(name: str) -> None:
+    assert check(name, 1, own_kernel=True) == "1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("net.ipv4.tcp_mem", [1, 2, 3], "1 2 3"),
+        ("net.core.default_qdisc", "fq_codel", "fq_codel"),
+        ("net.core.flow_limit_cpu_bitmap", "00000000,0000000f", "00000000,0000000f"),
+        ("net.ipv4.tcp_allowed_congestion_control", "reno cubic", "reno cubic"),
+        ("kernel.core_pattern", "|/usr/bin/keep %p", "|/usr/bin/keep %p"),
+        ("kernel.printk", [4, 4, 1, 7], "4 4 1 7"),
+        ("vm.panic_on_oom", True, "1"),
+    ],
+)
+def test_a_value_for_a_kernel_of_its_own_becomes_the_text_to_write(name: str, value: object, text: str) -> None:
+    assert check(name, value, own_kernel=True) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("net.core.rmem_max", "many", "'many' cannot be the value"),
+        ("net.ipv4.tcp_mem", 5, "'5' cannot be the value"),
+        ("net.core.default_qdisc", "fq codel", "'fq codel' cannot be the value"),
+        ("vm.swappiness", "", "is empty"),
+        ("vm.swappiness", "1\n2", "not one line"),
+        ("vm swappiness", 1, "is not the name of a sysctl"),
+        ("net.core.rmem_mx", 1, "did you mean 'net.core.rmem_max'?"),
+        ("net.ipv4.neigh.default.gc_thres1", 1, "did you mean 'net.ipv4.neigh.default.gc_thresh1'?"),
+        ("kernel.somaxconn", 1, "did you mean 'net.core.somaxconn'?"),
+        ("nett.zzz", 1, "did you mean 'net'?"),
+        ("kernel.hostname", "b", "a host is called what the topology calls it"),
+        ("net.ipv4.route.flush", 1, "is an action"),
+        ("net.core.netdev_rss_key", 1, "read-only on every kernel"),
+    ],
+)
+def test_a_kernel_of_its_own_takes_no_nonsense(name: str, value: object, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check(name, value, own_kernel=True)
+    assert message in caught.value.message
+    assert WAY_OUT not in caught.value.hint
+
+
+def test_a_limit_of_the_neighbour_table_is_not_offered_for_an_interface() -> None:
+    assert refused("net.ipv4.neigh.default.gc_thresh1").hint == WAY_OUT
+    assert "net.ipv4.neigh.eth0.locktime" in refused("net.ipv4.neigh.default.locktime").hint
+
+
 @pytest.mark.parametrize("name", ["net.core.rmem_max", "net.core.wmem_default", "net.ipv4.tcp_allowed_congestion_control"])
 def test_what_a_namespace_only_shows_is_refused_with_the_way_out(name: str) -> None:
     error = refused(name)
@@ -77,7 +147,14 @@ def test_what_a_namespace_only_shows_is_refused_with_the_way_out(name: str) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["net.ipv4.tcp_available_congestion_control", "net.ipv4.tcp_ehash_entries", "net.ipv4.conf.eth0.mc_forwarding"]
+    "name",
+    [
+        "net.ipv4.tcp_available_congestion_control",
+        "net.ipv4.tcp_ehash_entries",
+        "net.ipv4.conf.eth0.mc_forwarding",
+        "net.ipv4.tcp_available_ulp",
+        "net.core.netdev_rss_key",
+    ],
 )
 def test_what_no_kernel_takes_has_no_way_out(name: str) -> None:
     error = refused(name)
@@ -148,6 +225,7 @@ def test_a_name_outside_every_tree_is_refused() -> None:
         ("net.ipv4.ip_local_reserved_ports", "8080,9000-9010", "8080,9000-9010"),
         ("net.ipv4.tcp_fastopen_key", "0-1-2-ff", "0-1-2-ff"),
         ("net.ipv6.conf.eth0.stable_secret", "fd00::1", "fd00::1"),
+        ("net.ipv6.icmp.ratemask", "0-1,3-127", "0-1,3-127"),
         ("net.netfilter.nf_log.2", "NONE", "NONE"),
         ("net.tomorrow.text", "any text", "any text"),
     ],

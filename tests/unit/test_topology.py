@@ -52,6 +52,21 @@ def test_what_is_not_said_has_its_default() -> None:
     assert (network.subnet, network.gateway_address, network.ipv6, network.mtu, network.external) == (None, None, False, 1500, False)
 
 
+def test_a_vm_has_a_kernel_of_its_own() -> None:
+    host = build(hosts={"a": {"kind": "vm", "sysctls": {"net.ipv4.tcp_mem": [1, 2, 3], "net.ipv4.conf.eth0.rp_filter": 0}}}).hosts["a"]
+    assert (host.kind, host.arch, host.kernel, host.own_kernel, host.memory) == ("vm", None, None, "bookworm", None)
+    assert host.sysctls == {"net.ipv4.tcp_mem": "1 2 3", "net.ipv4.conf.eth0.rp_filter": "0"}
+    assert host.capabilities == DEFAULT_CAPABILITIES
+    host = build(hosts={"a": {"kind": "vm", "arch": "amd64", "kernel": "trixie", "memory": "4G", "cpus": 0.5}}).hosts["a"]
+    assert (host.arch, host.kernel, host.own_kernel, host.memory, host.cpus) == ("amd64", "trixie", "trixie", 4 * 2**30, 0.5)
+    assert build(hosts={"a": {"kind": "vm", "memory": "64M"}}).hosts["a"].memory == 64 * 2**20
+
+
+@pytest.mark.parametrize("kind", ["native", "emulated"])
+def test_other_hosts_have_no_kernel_of_their_own(kind: str) -> None:
+    assert build(hosts={"a": {"kind": kind}}).hosts["a"].own_kernel is None
+
+
 def test_nothing_can_be_changed_afterwards() -> None:
     topology = build()
     for part, key in [(topology, "name"), (topology.hosts["a"], "memory"), (topology.networks["lan"], "mtu")]:

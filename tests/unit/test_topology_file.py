@@ -242,6 +242,81 @@ def test_a_problem_that_defaults_cause_together_with_a_host_is_told_at_the_defau
     assert "did you mean 'lan'?" in error.message
 
 
+VM_AND_NATIVE = "networks: {lan: }\ndefaults:\n  DEFAULT\nhosts:\n  own: {kind: vm}\n  other: OTHER\n"
+
+
+@pytest.mark.parametrize(
+    ("default", "other", "column", "message"),
+    [
+        ("sysctls: {net.core.rmem_max: 8388608}", "{sysctls: {net.core.rmem_max: }}", 32, "read-only in a network namespace"),
+        ("sysctls: {vm.swappiness: 1}", "{sysctls: {vm.swappiness: }}", 28, "setting it would change the whole machine"),
+        ("kernel: trixie", "{kernel: }", 11, "a native host runs on this machine's kernel"),
+    ],
+)
+def test_what_only_a_vm_takes_may_be_a_default_that_other_hosts_take_away(default: str, other: str, column: int, message: str) -> None:
+    text = VM_AND_NATIVE.replace("DEFAULT", default)
+    assert parse(text.replace("OTHER", other), name="x").hosts["own"].kind == "vm"
+    assert parse(text.replace("OTHER", "{kind: vm}"), name="x").hosts["other"].kind == "vm"
+    error = refused(text.replace("OTHER", "{kind: native, count: 3}"))
+    assert (error.line, error.column) == (3, column)
+    assert message in error.message
+    assert "kind: vm" in error.hint
+    assert "\n" not in error.message, "one problem only"
+
+
+@pytest.mark.parametrize(
+    ("default", "own", "column", "message"),
+    [
+        ("memory: 32M", "memory: 64M", 11, "32 MiB are too little for a vm"),
+        ("memory: 32M", "memory: ", 11, "32 MiB are too little for a vm"),
+        ("capabilities: [NET_RAW]", "capabilities: ", 17, "a vm has no capabilities to give or take"),
+        ("arch: arm64", "arch: amd64", 9, "a vm cannot be arm64"),
+    ],
+)
+def test_a_default_that_no_vm_takes_may_be_replaced_by_the_vm(default: str, own: str, column: int, message: str) -> None:
+    text = VM_AND_NATIVE.replace("DEFAULT", default).replace("OTHER", "{kind: native}")
+    assert parse(text.replace("{kind: vm}", f"{{kind: vm, {own}}}"), name="x").hosts["own"].kind == "vm"
+    error = refused(text.replace("{kind: vm}", "{kind: vm, count: 3}"))
+    assert (error.line, error.column) == (3, column)
+    assert message in error.message
+
+
+def test_a_default_that_no_kernel_takes_is_told_even_when_all_hosts_are_vms() -> None:
+    error = refused("networks: {lan: }\ndefaults:\n  kind: vm\n  sysctls: {net.core.rmem_max: lots}\nhosts: {a: , b: }\n")
+    assert (error.line, error.column) == (4, 32)
+    assert str(error).count("lots") == 1
+
+
+def test_a_counted_vm_has_its_own_sysctls_and_a_counted_container_is_told_its_line_once() -> None:
+    text = (
+        "networks: {lan: }\nhosts:\n  a:\n    kind: KIND\n    count: 3\n    sysctls:\n      net.core.somaxconn: 5\n      vm.swappiness: 1\n"
+    )
+    hosts = parse(text.replace("KIND", "vm"), name="x").hosts
+    assert [host.sysctls["vm.swappiness"] for host in hosts.values()] == ["1", "1", "1"]
+    error = refused(text.replace("KIND", "emulated"))
+    assert (error.line, error.column) == (8, 22)
+    assert str(error).count("vm.swappiness'") == 1
+
+
+def test_a_vm_is_on_at_most_16_networks() -> None:
+    def on(number: int) -> str:
+        names = ", ".join(f"n{one}" for one in range(number))
+        return f"networks: {{{names.replace(',', ': ,')}: }}\nhosts:\n  a:\n    kind: vm\n    networks: [{names}]\n"
+
+    assert len(parse(on(16), name="x").hosts["a"].networks) == 16
+    error = refused(on(17))
+    assert (error.line, error.column) == (5, 15)
+    assert "there are 17 networks" in error.message
+    assert error.hint == "at most 16 on a vm"
+    assert len(parse(on(17).replace("vm", "native"), name="x").hosts["a"].networks) == 17
+
+
+def test_every_contradiction_of_a_vm_is_told_at_once() -> None:
+    error = refused(host("kind: vm\narch: arm64\nmemory: 1M\n").replace("1M", "32M") + "  b: {kernel: trixie}\n")
+    told = [line.split(" ")[0] for line in str(error).splitlines() if line.startswith("lab.yaml")]
+    assert told == ["lab.yaml:5:11:", "lab.yaml:6:13:", "lab.yaml:7:15:"]
+
+
 def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
     error = refused("networks: {lan: {mtu: 7}}\nhosts:\n  a: {memroy: 1}\n  b: {cpus: none}\n")
     lines = str(error).splitlines()
@@ -268,8 +343,33 @@ def test_very_many_problems_are_counted() -> None:
         ("cpus: -1", "4:11", "'-1' is out of range", "at least 0.01"),
         ("cpus: .inf", "4:11", "is not a number", "0.5"),
         ("cpus: inf", "4:11", "is not a number", "0.5"),
-        ("kind: emulatd", "4:11", "there is no kind 'emulatd', did you mean 'emulated'?", "one of: native, emulated"),
-        ("kind: vm", "4:11", "there is no kind 'vm'", "one of: native, emulated"),
+        ("kind: emulatd", "4:11", "there is no kind 'emulatd', did you mean 'emulated'?", "one of: native, emulated, vm"),
+        ("kind: vmm\nsysctls: {vm.swappiness: 1}", "4:11", "there is no kind 'vmm', did you mean 'vm'?", "one of: native, emulated, vm"),
+        ("kind: vm\narch: arm64", "5:11", "a vm cannot be arm64", "arch: s390x or amd64"),
+        ("kernel: trixie", "4:13", "a native host runs on this machine's kernel", "kind: vm"),
+        ("kind: emulated\nkernel: trixie", "5:13", "an emulated host runs on this machine's kernel", "kind: vm"),
+        (
+            "kind: vm\nkernel: bookwrm",
+            "5:13",
+            "there is no kernel 'bookwrm', did you mean 'bookworm'?",
+            "one of: bookworm, bookworm-backports, trixie",
+        ),
+        ("kind: vm\nkernel: 6.12", "5:13", "there is no kernel '6.12'", "one of: bookworm, bookworm-backports, trixie"),
+        ("kind: vm\nmemory: 63M", "5:13", "63 MiB are too little for a vm", "from 64M to 4G; 128M without it"),
+        ("kind: vm\nmemory: 4097M", "5:13", "4097 MiB are more than a vm can have", "from 64M to 4G"),
+        ("kind: vm\nmemory: 100000K", "5:13", "102400000 bytes are not a whole number of MiB", "in whole MiB"),
+        ("kind: vm\nmemory: 5M", "5:13", "'5M' is less than the 6 MiB", ""),
+        ("kind: vm\ncapabilities: [NET_RAW]", "5:19", "a vm has no capabilities to give or take", "leave it out"),
+        ("kind: vm\ncapabilities: []", "5:19", "a vm has no capabilities to give or take", "leave it out"),
+        ("kind: vm\ncpus: 0", "5:11", "'0' is out of range", "at least 0.01"),
+        ("kind: vm\nsysctls: {net.core.rmem_max: lots}", "5:34", "'lots' cannot be the value", "a whole number"),
+        ("kind: vm\nsysctls: {net.ipv4.tcp_mem: 5}", "5:33", "'5' cannot be the value of 'net.ipv4.tcp_mem'", "3 whole numbers"),
+        ("kind: vm\nsysctls: {vm.swappiness: }", "5:15", "'vm.swappiness' has no value", "one line"),
+        ("kind: vm\nsysctls: {vm/swappiness: 1}", "5:30", "'vm/swappiness' is not the name of a sysctl", "with dots"),
+        ("kind: vm\nsysctls: {net.core.rmem_mx: 1}", "5:33", "did you mean 'net.core.rmem_max'?", ""),
+        ("kind: vm\nsysctls: {kernel.hostname: b}", "5:32", "a host is called what the topology calls it", "rename the host"),
+        ("sysctls: {vm.swappiness: 1}", "4:30", "setting it would change the whole machine", "kind: vm"),
+        ("kind: emulated\nsysctls: {net.ipv4.tcp_mem: [1, 2, 3]}", "5:33", "setting it would change the whole machine", "kind: vm"),
         ("arch: s390", "4:11", "there is no arch 's390', did you mean 's390x'?", "one of: amd64, arm64, s390x"),
         ("kind: emulated\narch: amd64", "5:11", "an emulated host cannot be amd64", "kind: native"),
         ("networks: lan", "4:15", "'lan' is neither a list nor a mapping", "[lan, wan]"),

@@ -46,6 +46,13 @@ RICH: dict[str, Any] = {
             "command": "serve --port 7",
             "ready": {"listening": 7, "timeout_s": 2},
         },
+        "v": {
+            "kind": "vm",
+            "arch": "amd64",
+            "kernel": "trixie",
+            "networks": ["lan"],
+            "sysctls": {"vm.swappiness": 1, "net.ipv4.tcp_mem": [1, 2, 3]},
+        },
         "r": {"networks": ["lan", "free"], "forwarding": True, "command": ["sleep", "10"], "ready": {"log": "up"}},
         "c": {"count": 3},
     },
@@ -222,7 +229,20 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
             "forwarding": st.booleans(),
             "command": st.lists(st.from_regex("[a-z]+", fullmatch=True), min_size=1),
         }
-        hosts[name] = draw(st.fixed_dictionaries({}, optional=parts)) | {"networks": {one: address.get(one) for one in chosen}}
+        if draw(st.booleans()):
+            parts |= {
+                "arch": st.sampled_from(["s390x", "amd64"]),
+                "kernel": st.sampled_from(["bookworm", "bookworm-backports", "trixie"]),
+                "memory": st.one_of(
+                    st.integers(64, 4096).map(lambda size: size * 2**20), st.integers(64, 4096).map(lambda size: f"{size}M")
+                ),
+                "sysctls": st.fixed_dictionaries({"vm.swappiness": st.integers(0, 100), "net.core.rmem_max": st.integers(2304, 2**30)}),
+            }
+            hosts[name] = {"kind": "vm"}
+            del parts["kind"]
+        hosts[name] = (
+            hosts.get(name, {}) | draw(st.fixed_dictionaries({}, optional=parts)) | {"networks": {one: address.get(one) for one in chosen}}
+        )
         if not fixed and draw(st.booleans()):
             hosts[name]["count"] = draw(st.integers(1, 5))
     return {"networks": networks, "hosts": hosts}
