@@ -379,8 +379,10 @@ static bool is_silent(const struct command *command)
 static uint32_t left_in(int fd, bool of_terminal)
 {
     int left = 0;
-    if (of_terminal) /* of its two buffers FIONREAD counts one; poll() looks into both */
-        return poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0) == 1 ? TERMINAL_KEEPS : 0;
+    if (of_terminal) { /* of its two buffers FIONREAD counts one; poll() looks into both */
+        struct pollfd look = {.fd = fd, .events = POLLIN};
+        return poll(&look, 1, 0) == 1 && (look.revents & POLLIN) ? TERMINAL_KEEPS : 0;
+    }
     return ioctl(fd, FIONREAD, &left) == 0 && left > 0 ? (uint32_t)left : 0;
 }
 

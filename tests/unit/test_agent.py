@@ -653,8 +653,10 @@ def test_an_endless_writer_in_the_background_does_not_hold_a_terminal(host: Host
     script = "set -m; trap '' HUP; timeout 20 yes & sleep 0.05"
     with host.start(["sh", "-c", script], terminal=(24, 80)) as process:
         assert process.result(10).exit_code == 0
-    with host.start(["sh", "-c", script], terminal=(24, 80)) as process:
-        assert process.wait(10) == 0  # with all credit used up
+    with host.start(["sh", "-c", "set -m; trap '' HUP; timeout 20 yes & read line"], terminal=(24, 80)) as process:
+        wait_until(lambda: len(process._command.available(1)) == OUTPUT_WINDOW, timeout_s=10, what="a full window")
+        process.stdin.write(b"\n")
+        assert process.wait(10) == 0
         assert len(process.stdout.read()) > OUTPUT_WINDOW
     assert time.monotonic() - began < 5
 
@@ -670,9 +672,10 @@ def test_the_end_of_the_client_ends_a_shell_and_its_job(host: Host, pipes: list[
     wait_until(lambda: not Path(f"/proc/{process.pid}").exists(), timeout_s=5, what="the end of the shell")
 
 
-def test_a_terminal_belongs_to_its_user(host: Host) -> None:
+def test_a_terminal_belongs_to_its_user(host: Host, tmp_path: Path) -> None:
     with host.start(["sh", "-c", "stat -c %u $(tty); echo >$(tty)"], terminal=(24, 80), user="nobody") as process:
         assert process.stdout.read() == b"65534\r\n\r\n"
+    host.write(str(tmp_path / "file"), b"the agent is itself again")
     with host.start(["sh", "-c", "stat -c %u $(tty)"], terminal=(24, 80)) as process:
         assert process.stdout.read() == b"0\r\n"
 

@@ -245,6 +245,26 @@ def test_an_idle_agent_does_nothing(program: Path) -> None:
         assert switches() - before < 10
 
 
+def test_a_terminal_that_has_ended_is_left_alone_until_there_is_credit(program: Path) -> None:
+    def used_s() -> float:
+        fields = Path(f"/proc/{talk.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    with Talk([program]) as talk:
+        talk.say(start(1, "head", "-c", str(OUTPUT_WINDOW + 1), "/dev/zero", terminal=(24, 80)))
+        heard = 0
+        while heard < OUTPUT_WINDOW:
+            kind, _, body = talk.hear()
+            heard += len(body) if kind == Kind.STDOUT else 0
+        before = used_s()
+        while talk.hear()[0] != Kind.EXITED:  # a quarter of a second later, as its output is not at its end
+            pass
+        assert used_s() - before < 0.08
+        talk.say(frame(Kind.CREDIT, 1, b"\1\0\0\0\2"))
+        assert talk.hear() == (Kind.STDOUT, 1, b"\0")
+        assert talk.hear() == (Kind.END, 1, b"\1")
+
+
 @pytest.mark.parametrize("room", [0, 1, 2])
 def test_a_terminal_that_cannot_be_had_is_an_answer_and_leaves_nothing_open(program: Path, room: int) -> None:
     # The agent has its three streams and one for signals; a terminal has three ends.

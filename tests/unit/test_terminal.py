@@ -166,8 +166,7 @@ def test_the_end_of_the_command_or_its_terminal_ends_the_shell_and_its_job(there
 
 def test_a_terminal_that_is_gone_ends_also_a_program_that_ignores_the_hang_up(program: str) -> None:
     mark = marked_sleep()
-    # nohup: nothing but the end of the input tells
-    with terminal("nohup", sys.executable, "-c", SHELL, program, "sh", "-c", f"echo ready; sleep {mark}") as there:
+    with terminal("env", "--ignore-signal=HUP", sys.executable, "-c", SHELL, program, "sh", "-c", f"echo ready; sleep {mark}") as there:
         wait_until(lambda: sleeping(mark), timeout_s=5, what="the sleeper")
         there.hang_up()
         assert there.process.wait(LIMIT_S) == 128 + signal.SIGHUP
