@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_interface
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ hosts:
     {OF_BOTH},
     networks: {{far: , lan: {{address: 10.96.1.77, address6: "fd96:1::77"}}}}, routes: [{{to: beyond, via: router}}],
     environment: {{WORDS: two words}},
-    files: {{/etc/app/given.conf: {{content: "first\\nsecond\\n", mode: "0600"}}, /usr/local/bin/from-here: {{source: ./program, mode: 0755}}}},
+    files: {{
+      /etc/app/given.conf: {{content: "first\\nsecond\\n", mode: "0600"}},
+      /usr/local/bin/from-here: {{source: ./program, mode: 0755}}}},
     sysctls: {{
       net.ipv4.tcp_mem: [1000, 2000, 3000], net.core.netdev_max_backlog: 500, net.core.rmem_max: 400000,
       net.core.somaxconn: 7, net.ipv4.conf.eth1.rp_filter: 2, kernel.msgmax: 4096, vm.swappiness: 5 }}}}
@@ -174,18 +177,21 @@ def test_the_agent_is_in_no_counter_and_no_list_of_sockets(vm: Host) -> None:
 
 # Clones of one snapshot
 
-# (ephemeral port, first sequence number) of connections to ports of the loopback device. Its addresses are the same on
-# both, so nothing but their secrets makes a difference, and, for the numbers, the time (RFC 6528: 64 ns a step in Linux).
+# The ephemeral ports of connections on the loopback device, and the first sequence numbers of others, from fixed ports. The
+# addresses are the same on both hosts, so nothing but their secrets makes a difference, and, for the numbers, the time
+# (RFC 6528; in Linux a step takes 64 ns).
 FIRST_NUMBERS = """
 import json, socket
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, SEND_QUEUE = 19, 20, 21, 2
-numbers, listeners = [], [socket.create_server(("127.0.0.1", 7000 + port)) for port in range(6)]
+ports, numbers, listeners = [], [], [socket.create_server(("127.0.0.1", 7000 + port)) for port in range(6)]
 for listener in listeners:
-    client = socket.create_connection(listener.getsockname())
+    ports.append(socket.create_connection(listener.getsockname()).getsockname()[1])
+for listener in listeners:
+    client = socket.create_connection(listener.getsockname(), source_address=("127.0.0.1", 6000))
     client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
     client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, SEND_QUEUE)
-    numbers.append((client.getsockname()[1], client.getsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ) % 2**32))
-print(json.dumps(numbers))
+    numbers.append(client.getsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ) % 2**32)
+print(json.dumps([ports, numbers]))
 """
 STEPS_A_SECOND = 10**9 // 64
 
@@ -204,10 +210,10 @@ def test_clones_are_individuals(lab: Lab) -> None:
 
 def test_clones_choose_other_ports_and_sequence_numbers(lab: Lab) -> None:
     first = [json.loads(text_of(lab.host(name), "python3", "-c", FIRST_NUMBERS)) for name in ("vm", "twin")]
-    ports = [[port for port, _ in one] for one in first]
+    ports, numbers = zip(*first, strict=True)
     assert ports[0] != ports[1]
-    # From one connection to the next: with one secret, and one port, that is the same on both but for the time between.
-    steps = [[(b[1] - a[1]) % 2**32 for a, b in zip(one, one[1:], strict=False)] for one in first]
+    # From one connection to the next the number grows by what the secret makes of the ports, and by the time between.
+    steps = [[(after - before) % 2**32 for before, after in pairwise(one)] for one in numbers]
     apart = [min((a - b) % 2**32, (b - a) % 2**32) for a, b in zip(*steps, strict=True)]
     assert max(apart) > 5 * STEPS_A_SECOND
 
@@ -356,8 +362,11 @@ print(json.dumps(found))
 """
 
 
+Seen = dict[str, dict[str, Any]]
+
+
 @pytest.fixture(scope="module")
-def seen(lab: Lab) -> dict[str, dict[str, Any]]:
+def seen(lab: Lab) -> Seen:
     """host -> what was looked at -> what a program of that host is told."""
     found = {}
     for name in ("emulated", "vm"):
@@ -388,13 +397,11 @@ def seen(lab: Lab) -> dict[str, dict[str, Any]]:
         ("SO_TIMESTAMPING", "Protocol not available", 24),
     ],
 )
-def test_what_an_emulated_host_gets_wrong_a_vm_gets_right(
-    seen: dict[str, dict[str, Any]], what: str, on_emulated: object, on_vm: object
-) -> None:
+def test_what_an_emulated_host_gets_wrong_a_vm_gets_right(seen: Seen, what: str, on_emulated: object, on_vm: object) -> None:
     assert (seen["emulated"][what], seen["vm"][what]) == (on_emulated, on_vm)
 
 
-def test_the_congestion_control_is_garbled_on_an_emulated_host_and_right_on_a_vm(seen: dict[str, dict[str, Any]]) -> None:
+def test_the_congestion_control_is_garbled_on_an_emulated_host_and_right_on_a_vm(seen: Seen) -> None:
     for name, right in (("emulated", False), ("vm", True)):
         told, chosen = seen[name]["TCP_CONGESTION"]
         assert (told == chosen) is right, seen[name]
