@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FOLDERS = (*images.HOST_FOLDERS, "guest", "vm")
 REPOSITORY = "testbed/vm"
+TCG_S, KVM_S = 150.0, 20.0  # for a guest to boot and be saved; the runner gives up sooner, and says why
 ROLE, SNAPSHOT, BASE, RELEASE = "testbed.role", "snapshot", "testbed.base", "testbed.kernel"
 
 # /vm is the guest's; init and the agent are of the guest's architecture and in its own disk.
@@ -345,11 +346,12 @@ def _build_snapshot(engine: Engine, guest: Guest, base: str, target: str, progre
     container = engine.create_container(spec)
     try:
         engine.start(container)
-        code = engine.wait(container)
+        code = engine.wait(container, timeout_s=TCG_S if guest.accelerator == "tcg" else KVM_S)
         if code != 0:
+            how = f"it was not done in {KVM_S:.0f} s" if code is None else f"exit code {code}"
             said = engine.written(container, stream=STDERR).decode(errors="backslashreplace").strip().splitlines()[-12:]
             quoted = "\n".join(f"  | {line}" for line in said)
-            raise ImageError(f"the snapshot of {guest.name} could not be made (exit code {code}):\n{quoted}", hint=_hint(quoted))
+            raise ImageError(f"the snapshot of {guest.name} could not be made ({how}):\n{quoted}", hint=_hint(quoted))
         progress(guest.name, "saving its snapshot")
         try:
             engine.commit(container, target, changes=["CMD []"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import shutil
@@ -16,7 +15,6 @@ from testbed import architecture as architectures
 from testbed.architecture import EMULATED
 from testbed.errors import LabError
 
-KVM_CREATE_VM = 0xAE01
 BINFMT = Path("proc/sys/fs/binfmt_misc")
 
 # Each line prints its word when that works in a network namespace that is made for it and goes with it.
@@ -50,21 +48,6 @@ class Machine:
     somaxconn: str | None
     tools: frozenset[str]
     disk_free: int | None
-
-
-def kvm_works() -> bool:
-    """Whether this machine's processor runs guests for us: KVM_CREATE_VM succeeds (the kernel's Documentation/virt/kvm/api.rst)."""
-    try:
-        kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        os.close(fcntl.ioctl(kvm, KVM_CREATE_VM, 0))
-    except OSError:
-        return False
-    finally:
-        os.close(kvm)
-    return True
 
 
 def tools_for(architecture: str) -> dict[str, str]:

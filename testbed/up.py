@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbed import guest_image, images
-from testbed.architecture import EMULATED, of_machine
+from testbed import guest_image, images, kvm
+from testbed.architecture import EMULATED, Architecture, of_machine
 from testbed.change import Change, Progress, silent
 from testbed.doctor import binfmt_problem
 from testbed.engine import Engine
-from testbed.errors import InputError, LabError, SubnetTaken
+from testbed.errors import ImageError, InputError, LabError, SubnetTaken
+from testbed.guest import Guest
 from testbed.lab import LAB, NETWORK, existing, parts_of, settle
 from testbed.lock import lock
-from testbed.machine import kvm_works
 from testbed.network import Taken, machine_routes
 from testbed.plan import Difference, architecture_of, compare, guest_of, make_plan
 from testbed.process import Deadline
@@ -43,8 +43,6 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
     containers = [one for one in topology.hosts.values() if one.kind != "vm"]
     # The machine's own first: the switch needs it whatever the hosts are.
     wanted = dict.fromkeys((machine, *(architecture_of(one, machine) for one in containers)))
-    kvm = engine.local and kvm_works()
-    guests = {name: guest_of(one, machine, kvm=kvm) for name, one in topology.hosts.items() if one.kind == "vm"}
     if EMULATED in wanted and machine != EMULATED and engine.local and (problem := binfmt_problem()):
         raise LabError(problem, hint="run: make setup")
     with lock(topology.name) as held:
@@ -52,7 +50,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
             progress(topology.name, "the last up was interrupted: waiting for the engine")
             settle(engine, topology.name)
         by_architecture = {one.architecture.name: one.reference for one in images.build(engine, list(wanted), progress)}
-        guest_image.build(engine, guests.values(), machine, progress)
+        guests = build_guests(engine, topology, machine, progress)
         references = {
             name: by_architecture[architecture_of(topology.hosts[name], machine).name] for name in topology.hosts if name not in guests
         }
@@ -74,6 +72,27 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
                     raise
         held.done()
     return Outcome(difference, time.monotonic() - begin)
+
+
+def build_guests(engine: Engine, topology: Topology, machine: Architecture, progress: Progress) -> dict[str, Guest]:
+    """What each vm host is, with its image made: on KVM where that runs guests, else emulated."""
+
+    def guests(*, on_kvm: bool) -> dict[str, Guest]:
+        return {name: guest_of(one, machine, kvm=on_kvm) for name, one in topology.hosts.items() if one.kind == "vm"}
+
+    if engine.local and kvm.works():
+        accelerated = guests(on_kvm=True)
+        try:
+            guest_image.build(engine, accelerated.values(), machine, progress)
+            return accelerated
+        except ImageError as error:
+            if not any(one.accelerator == "kvm" for one in accelerated.values()):
+                raise
+            kvm.give_up(error.message.splitlines()[0])
+            progress(topology.name, "KVM runs no guest on this machine, so guests are emulated")
+    emulated = guests(on_kvm=False)
+    guest_image.build(engine, emulated.values(), machine, progress)
+    return emulated
 
 
 def taken(engine: Engine, lab: str) -> list[Taken]:
