@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import architecture as architectures
+from testbed import kvm
 from testbed.architecture import EMULATED
 from testbed.errors import LabError
 
@@ -48,6 +49,9 @@ class Machine:
     somaxconn: str | None
     tools: frozenset[str]
     disk_free: int | None
+    tun: bool
+    kvm: bool
+    kvm_failure: str
 
 
 def tools_for(architecture: str) -> dict[str, str]:
@@ -60,6 +64,8 @@ def tools_for(architecture: str) -> dict[str, str]:
     return {
         "mmdebstrap": "makes the host images",
         "make": "builds the C programs",
+        "sqfstar": "makes the disks of guests",
+        "depmod": "lists the kernel modules of guests",
         **compilers,
         "ip": "part of iproute2",
     }
@@ -84,6 +90,9 @@ def read_machine(
         somaxconn=_stripped(root / "proc/sys/net/core/somaxconn"),
         tools=frozenset(tool for tool in tools_for(architecture) if shutil.which(tool)),
         disk_free=_disk_free(root / data_directory.lstrip("/")),
+        tun=(root / "dev/net/tun").exists(),
+        kvm=kvm.creates(),
+        kvm_failure=kvm.failure(),
     )
 
 

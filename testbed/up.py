@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbed import guest_image, images, kvm
+from testbed import guest_image, kvm
 from testbed.architecture import EMULATED, Architecture, of_machine
 from testbed.change import Change, Progress, silent
 from testbed.doctor import binfmt_problem
 from testbed.engine import Engine
-from testbed.errors import ImageError, InputError, LabError, SubnetTaken
+from testbed.errors import GuestFailed, InputError, LabError, SubnetTaken
 from testbed.guest import Guest
 from testbed.lab import LAB, NETWORK, existing, parts_of, settle
 from testbed.lock import lock
@@ -49,8 +49,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
         if held.interrupted:
             progress(topology.name, "the last up was interrupted: waiting for the engine")
             settle(engine, topology.name)
-        by_architecture = {one.architecture.name: one.reference for one in images.build(engine, list(wanted), progress)}
-        guests = build_guests(engine, topology, machine, progress)
+        by_architecture, guests = build_images(engine, topology, list(wanted), machine, progress)
         references = {
             name: by_architecture[architecture_of(topology.hosts[name], machine).name] for name in topology.hosts if name not in guests
         }
@@ -74,25 +73,27 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
     return Outcome(difference, time.monotonic() - begin)
 
 
-def build_guests(engine: Engine, topology: Topology, machine: Architecture, progress: Progress) -> dict[str, Guest]:
-    """What each vm host is, with its image made: on KVM where that runs guests, else emulated."""
+def build_images(
+    engine: Engine, topology: Topology, hosts: Sequence[Architecture], machine: Architecture, progress: Progress
+) -> tuple[dict[str, str], dict[str, Guest]]:
+    """The host images of some architectures, by architecture, and what each vm host is, with its image made: on KVM
+    where that runs guests, else emulated."""
 
-    def guests(*, on_kvm: bool) -> dict[str, Guest]:
-        return {name: guest_of(one, machine, kvm=on_kvm) for name, one in topology.hosts.items() if one.kind == "vm"}
+    def build(*, on_kvm: bool) -> tuple[dict[str, str], dict[str, Guest]]:
+        guests = {name: guest_of(one, machine, kvm=on_kvm) for name, one in topology.hosts.items() if one.kind == "vm"}
+        made = guest_image.build(engine, hosts, guests.values(), machine, progress)
+        return {one.architecture.name: one.reference for one in made}, guests
 
-    if engine.local and kvm.works():
-        accelerated = guests(on_kvm=True)
+    on_kvm = engine.local and any(one.kind == "vm" and architecture_of(one, machine) == machine for one in topology.hosts.values())
+    if on_kvm and kvm.works():
         try:
-            guest_image.build(engine, accelerated.values(), machine, progress)
-            return accelerated
-        except ImageError as error:
-            if not any(one.accelerator == "kvm" for one in accelerated.values()):
+            return build(on_kvm=True)
+        except GuestFailed as error:
+            if error.accelerator != "kvm":
                 raise
             kvm.give_up(error.message.splitlines()[0])
             progress(topology.name, "KVM runs no guest on this machine, so guests are emulated")
-    emulated = guests(on_kvm=False)
-    guest_image.build(engine, emulated.values(), machine, progress)
-    return emulated
+    return build(on_kvm=False)
 
 
 def taken(engine: Engine, lab: str) -> list[Taken]:
