@@ -57,7 +57,7 @@ def _hosts_table(rows: Sequence[HostStatus]) -> Table:
             for network, addresses in row.addresses.items()
         ]
         kernel = f"{row.kernel_of.removeprefix('the ')} {row.kernel}"
-        state = Text(printable(row.state), style="green" if row.state == "running" else WRONG)
+        state = Text(printable(row.state), style="green" if row.state.startswith("running") else WRONG)
         table.add_row(*(Text(cell) for cell in (row.name, row.kind, row.arch, row.byte_order, kernel, "\n".join(found))), state)
     return table
 

@@ -161,6 +161,7 @@ def test_the_command_shows_the_result_and_its_exit_code_is_the_verdict(cross: La
     assert good.count(": HOLDS") == 7
     assert good.count("on the wire      01 02 03 04 | 00 05 | 68 65 6c 6c 6f") == 7
     assert f"the machine's {platform.release()} to its own {cross.host('big-vm').run(['uname', '-r']).check().text}" in good
+    assert f"shell {cross.name}/big-vm " in good
     bad = run_testbed("exchange", cross.name, "--host-order")
     assert bad.exit_code == 1
     assert bad.text.count(": REFUTED") == 3

@@ -57,6 +57,13 @@ def test_nothing_of_a_host_is_cut_at_any_width(width: int) -> None:
         assert part in joined
 
 
+def test_only_what_does_not_run_looks_wrong() -> None:
+    file = io.StringIO()
+    states = ("running", "running (restored, tcg)", "not running (Exited (137))")
+    print_hosts(Console(file=file, width=160, force_terminal=True), [status("a", state=one) for one in states])
+    assert [line.count("\x1b[32mrunning") + 2 * line.count("\x1b[1;31mnot") for line in file.getvalue().splitlines()[2:5]] == [1, 1, 2]
+
+
 def test_each_lab_has_a_table_of_its_own() -> None:
     text = shown(print_hosts, [status("a"), status("b", lab="other")])
     assert text.index("Lab cross") < text.index("Lab other")
