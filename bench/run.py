@@ -116,7 +116,7 @@ def main_job(runs: int) -> list[Figure]:
     for _ in range(runs):
         samples.append(command(TESTBED, "up", "cross-endian") + command(TESTBED, "exchange", "cross-endian"))
         command(TESTBED, "down", "cross-endian")
-    return [Figure("up + main job + table, cross-endian", "s", tuple(samples), 4)]
+    return [Figure("up + main job + table, cross-endian", "s", tuple(samples), 6)]
 
 
 def reach(runs: int) -> list[Figure]:
