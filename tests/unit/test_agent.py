@@ -510,7 +510,7 @@ def test_a_detached_command_outlives_its_client_and_keeps_its_output(
     assert process.output_files is not None
     host.close()
     assert pipes[0].process.wait(5) == 0
-    (sleeper,) = sleeping(mark)
+    (sleeper,) = wait_until(lambda: sleeping(mark), timeout_s=20, what="the sleeper")  # it may be a while from echo to sleep
     os.kill(sleeper, signal.SIGTERM)
     output = Path(process.output_files[0])
     wait_until(lambda: output.read_text().endswith("after\n"), timeout_s=5, what="the rest of the output")

@@ -15,8 +15,9 @@ from testbed.host_container import host_spec, hosts_file, tar, why_init_ended, w
 def settings(**changed: Any) -> dict[str, Any]:
     link = {"network": "lan", "device": "eth0", "port": "a.0", "mac": "02:42:0a:05:00:02", "mtu": 1500, "addresses": ["10.5.0.2/24"]}
     plain: dict[str, Any] = {
-        "kind": "native", "arch": "amd64", "image": "image:1", "links": [link], "sysctls": {}, "routes": [], "environment": {},
-        "files": {}, "external": False, "memory": None, "cpus": None, "capabilities": ["NET_ADMIN"], "command": None, "ready": None,
+        "kind": "native", "arch": "amd64", "image": "image:1", "guest": None, "links": [link], "sysctls": {}, "routes": [],
+        "environment": {}, "files": {}, "external": False,
+        "memory": None, "cpus": None, "capabilities": ["NET_ADMIN"], "command": None, "ready": None,
     }  # fmt: skip
     return {**plain, **changed}
 
