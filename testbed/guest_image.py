@@ -70,7 +70,7 @@ _MODULES_DISK = (
 def base_reference(guest: Guest, machine: Architecture) -> str:
     """The image of guests of one kernel, for a machine of that architecture."""
     digest = hashlib.sha256()
-    mechanism = {one: Path(__file__).with_name(one).read_bytes() for one in ("rootfs.py", "guest_image.py")}
+    mechanism = {one: Path(__file__).with_name(one).read_bytes() for one in ("rootfs.py", "guest.py", "guest_image.py")}
     for path, content in sorted({**images.sources(FOLDERS), **mechanism, "for": f"{guest.name} on {machine.name}".encode()}.items()):
         digest.update(f"{path}\0{len(content)}\0".encode() + content)
     return f"{REPOSITORY}-{guest.arch}-{guest.kernel}:{digest.hexdigest()[:12]}"
