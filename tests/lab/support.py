@@ -16,6 +16,7 @@ from typing import Any
 
 from testbed import shipped
 from testbed.engine import Engine
+from testbed.host import Host
 from testbed.lab import Lab, down, parts_of
 from testbed.process import Result, run_local
 
@@ -115,3 +116,10 @@ _LOOKS: dict[str, Sequence[str]] = {
 
 def _output(argv: Sequence[str]) -> str:
     return run_local(argv).text
+
+
+def qemu_of(engine: Engine, host: Host) -> int:
+    """The process on this machine that is the guest of a vm host: the only child of its container's first process."""
+    runner = engine.inspect(host.container).pid
+    (pid,) = Path(f"/proc/{runner}/task/{runner}/children").read_text().split()
+    return int(pid)

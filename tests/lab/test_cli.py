@@ -11,6 +11,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import dpkt  # type: ignore[import-untyped]
@@ -24,15 +25,19 @@ EVERY_BYTE = bytes(range(256))
 SOLO = f"solo{uuid.uuid4().hex[:8]}"  # no other lab of this machine has a host of that name
 # The server's command repeats the words that are written into /tmp/words.
 TALKING = "echo to the output; echo to the errors >&2; mkfifo /tmp/words; while read word </tmp/words; do echo $word; done"
+TALKS = f"networks: [lan], command: [sh, -c, '{TALKING}'], ready: {{log: to the output}}"
 LAB = f"""
 networks:
   lan:
   other:
 hosts:
   client: {{networks: [lan, other], environment: {{COLOUR: green}}}}
-  server: {{networks: [lan], command: [sh, -c, '{TALKING}'], ready: {{log: to the output}}}}
-  big: {{kind: emulated, networks: [lan]}}
+  server: {{{TALKS}}}
+  big: {{kind: emulated, environment: {{COLOUR: green}}, {TALKS}}}
+  guest: {{kind: vm, arch: s390x, environment: {{COLOUR: green}}, {TALKS}}}
 """
+EVERY_KIND = pytest.mark.parametrize("host", ["client", "big", "guest"])
+WITH_A_COMMAND = pytest.mark.parametrize("host", ["server", "big", "guest"])
 OTHER = f"networks:\n  lan:\nhosts:\n  client:\n  {SOLO}:\n"
 
 
@@ -50,34 +55,38 @@ def other(module_labs: Labs) -> str:
 # exec
 
 
+@EVERY_KIND
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -TERM $$", 143), ("kill -9 $$", 137)])
-def test_exec_leaves_with_the_commands_own_exit_code(lab: str, script: str, code: int) -> None:
-    done = run_testbed("exec", f"{lab}/client", "sh", "-c", script)
+def test_exec_leaves_with_the_commands_own_exit_code(lab: str, host: str, script: str, code: int) -> None:
+    done = run_testbed("exec", f"{lab}/{host}", "sh", "-c", script)
     assert (done.exit_code, done.stdout, done.stderr) == (code, b"", b"")
 
 
-@pytest.mark.parametrize("host", ["client", "big"])
+@EVERY_KIND
 def test_exec_passes_every_byte_both_ways_and_keeps_the_two_outputs_apart(lab: str, host: str) -> None:
     data = EVERY_BYTE * 4
     done = run_testbed("exec", f"{lab}/{host}", "sh", "-c", "tee /dev/stderr; printf end >&2", stdin=data)
     assert (done.exit_code, done.stdout, done.stderr) == (0, data, data + b"end")
 
 
-def test_exec_carries_much_data_both_ways_at_once(lab: str) -> None:
+@EVERY_KIND
+def test_exec_carries_much_data_both_ways_at_once(lab: str, host: str) -> None:
     data = os.urandom(1 << 20) * 12
-    done = run_testbed("exec", f"{lab}/client", "cat", stdin=data)
+    done = run_testbed("exec", f"{lab}/{host}", "cat", stdin=data)
     assert done.exit_code == 0
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
 
 
-def test_exec_runs_under_a_user_in_a_directory_with_variables(lab: str) -> None:
+@EVERY_KIND
+def test_exec_runs_under_a_user_in_a_directory_with_variables(lab: str, host: str) -> None:
     script = 'id -u; pwd; echo "$COLOUR $TASTE"'
     done = run_testbed(
-        "exec", "-u", "nobody", "-w", "/usr/lib", "-e", "TASTE=sweet and sour", "-e", "EMPTY=", f"{lab}/client", "sh", "-c", script
+        "exec", "-u", "nobody", "-w", "/usr/lib", "-e", "TASTE=sweet and sour", "-e", "EMPTY=", f"{lab}/{host}", "sh", "-c", script
     )
     assert done.check().text == "65534\n/usr/lib\ngreen sweet and sour\n"
 
 
+@EVERY_KIND
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -87,15 +96,16 @@ def test_exec_runs_under_a_user_in_a_directory_with_variables(lab: str) -> None:
         (["--timeout", "0"], "--timeout"),
     ],
 )
-def test_exec_says_which_option_is_wrong(lab: str, options: list[str], words: str) -> None:
-    refused = run_testbed("exec", *options, f"{lab}/client", "true")
+def test_exec_says_which_option_is_wrong(lab: str, host: str, options: list[str], words: str) -> None:
+    refused = run_testbed("exec", *options, f"{lab}/{host}", "true")
     assert refused.exit_code == 2
     assert words in refused.error_text
     assert "Traceback" not in refused.error_text
 
 
-def test_exec_of_a_program_that_is_not_there_is_an_error_that_names_it(lab: str) -> None:
-    refused = run_testbed("exec", f"{lab}/client", "no-such-program", "--verbose")
+@EVERY_KIND
+def test_exec_of_a_program_that_is_not_there_is_an_error_that_names_it(lab: str, host: str) -> None:
+    refused = run_testbed("exec", f"{lab}/{host}", "no-such-program", "--verbose")
     assert refused.exit_code == 2
     assert "no-such-program" in refused.error_text
 
@@ -104,16 +114,18 @@ def test_options_after_the_host_are_the_commands(lab: str) -> None:
     assert run_testbed("exec", f"{lab}/client", "echo", "--help", "-u", "x").check().text == "--help -u x\n"
 
 
-def test_exec_ends_a_command_and_its_children_after_its_timeout(lab: str, module_labs: Labs) -> None:
+@EVERY_KIND
+def test_exec_ends_a_command_and_its_children_after_its_timeout(lab: str, host: str, module_labs: Labs) -> None:
     mark = f"77{uuid.uuid4().int % 10**6:06}"
-    done = run_testbed("exec", "--timeout", "1", f"{lab}/client", "sh", "-c", f"echo begun; sleep {mark} & sleep {mark}", timeout_s=60)
+    done = run_testbed("exec", "--timeout", "1", f"{lab}/{host}", "sh", "-c", f"echo begun; sleep {mark} & sleep {mark}", timeout_s=60)
     assert done.exit_code == 3
     assert done.stdout == b"begun\n"
     assert "not within 1 s" in done.error_text
-    left = run_testbed("exec", f"{lab}/client", "ps", "-eo", "args").check().text
+    left = run_testbed("exec", f"{lab}/{host}", "ps", "-eo", "args").check().text
     assert f"sleep {mark}" not in left.splitlines()
 
 
+@EVERY_KIND
 @pytest.mark.parametrize(
     ("script", "number", "code"),
     [
@@ -122,8 +134,8 @@ def test_exec_ends_a_command_and_its_children_after_its_timeout(lab: str, module
         ("echo begun; exec sleep 1000", signal.SIGINT, 130),
     ],
 )
-def test_a_signal_to_exec_goes_to_the_command(lab: str, script: str, number: signal.Signals, code: int) -> None:
-    with started("exec", f"{lab}/client", "sh", "-c", script) as running:
+def test_a_signal_to_exec_goes_to_the_command(lab: str, host: str, script: str, number: signal.Signals, code: int) -> None:
+    with started("exec", f"{lab}/{host}", "sh", "-c", script) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == b"begun\n"
         running.send_signal(number)
@@ -133,10 +145,11 @@ def test_a_signal_to_exec_goes_to_the_command(lab: str, script: str, number: sig
     assert b"Traceback" not in errors
 
 
-def test_ctrl_c_during_much_output_ends_it(lab: str) -> None:
+@EVERY_KIND
+def test_ctrl_c_during_much_output_ends_it(lab: str, host: str) -> None:
     """The command writes without end, so that the signal finds exec in the midst of its work."""
     for _ in range(5):
-        with started("exec", f"{lab}/client", "yes") as running:
+        with started("exec", f"{lab}/{host}", "yes") as running:
             assert running.stdout is not None
             assert running.stdout.read(1 << 20)
             running.send_signal(signal.SIGINT)
@@ -144,22 +157,25 @@ def test_ctrl_c_during_much_output_ends_it(lab: str) -> None:
         assert running.returncode == 130
 
 
-def test_exec_with_closed_or_useless_standard_input_gives_the_command_none(lab: str) -> None:
+@EVERY_KIND
+def test_exec_with_closed_or_useless_standard_input_gives_the_command_none(lab: str, host: str) -> None:
     for redirection in ("<&-", "</dev/null"):
-        done = run_local(["sh", "-c", f'"$@" {redirection}', "sh", *COMMAND, "exec", f"{lab}/client", "sh", "-c", "cat; echo end"])
+        done = run_local(["sh", "-c", f'"$@" {redirection}', "sh", *COMMAND, "exec", f"{lab}/{host}", "sh", "-c", "cat; echo end"])
         assert (done.exit_code, done.text, done.error_text) == (0, "end\n", ""), redirection
 
 
-def test_exec_with_closed_outputs_still_runs_the_command(lab: str) -> None:
-    done = run_local(["sh", "-c", '"$@" >&- 2>&-', "sh", *COMMAND, "exec", f"{lab}/client", "sh", "-c", "echo x; echo y >&2; exit 5"])
+@EVERY_KIND
+def test_exec_with_closed_outputs_still_runs_the_command(lab: str, host: str) -> None:
+    done = run_local(["sh", "-c", '"$@" >&- 2>&-', "sh", *COMMAND, "exec", f"{lab}/{host}", "sh", "-c", "echo x; echo y >&2; exit 5"])
     assert done.exit_code == 5
 
 
-def test_exec_does_not_read_an_input_that_the_command_leaves(lab: str) -> None:
+@EVERY_KIND
+def test_exec_does_not_read_an_input_that_the_command_leaves(lab: str, host: str) -> None:
     """A terminal, or a pipe that stays open, does not keep exec from ending."""
     reading, writing = os.pipe()
     try:
-        done = subprocess.run([*COMMAND, "exec", f"{lab}/client", "true"], stdin=reading, timeout=LIMIT_S, capture_output=True)
+        done = subprocess.run([*COMMAND, "exec", f"{lab}/{host}", "true"], stdin=reading, timeout=LIMIT_S, capture_output=True)
     finally:
         os.close(reading)
         os.close(writing)
@@ -194,7 +210,7 @@ def test_a_full_disk_under_the_output_is_said_in_one_line(lab: str, arguments: l
 # shell
 
 
-@pytest.mark.parametrize("host", ["client", "big"])
+@EVERY_KIND
 def test_a_shell_has_a_terminal_a_prompt_and_its_own_exit_code(lab: str, host: str) -> None:
     with terminal(*COMMAND, "shell", f"{lab}/{host}") as there:
         there.expect(f"^{host}:/# ")  # and no complaint before it: "can't access tty"
@@ -206,7 +222,7 @@ def test_a_shell_has_a_terminal_a_prompt_and_its_own_exit_code(lab: str, host: s
         assert there.settings() == there.settings_before
 
 
-@pytest.mark.parametrize("host", ["client", "big"])
+@EVERY_KIND
 def test_a_shell_learns_of_a_new_size_at_once_and_gets_ctrl_c(lab: str, host: str) -> None:
     with terminal(*COMMAND, "shell", f"{lab}/{host}") as there:
         there.expect(f"{host}:/# ")
@@ -223,7 +239,7 @@ def test_a_shell_learns_of_a_new_size_at_once_and_gets_ctrl_c(lab: str, host: st
         assert there.process.wait(timeout=LIMIT_S) in (0, 130)  # dash leaves with the code of its last command
 
 
-@pytest.mark.parametrize("host", ["client", "big"])
+@EVERY_KIND
 def test_a_shell_stops_and_goes_on_with_its_jobs(lab: str, host: str) -> None:
     with terminal(*COMMAND, "shell", f"{lab}/{host}") as there:
         there.expect(f"{host}:/# ")
@@ -242,7 +258,7 @@ def test_a_shell_stops_and_goes_on_with_its_jobs(lab: str, host: str) -> None:
         assert there.process.wait(timeout=LIMIT_S) == 0
 
 
-@pytest.mark.parametrize("host", ["client", "big"])
+@EVERY_KIND
 def test_a_shell_and_what_runs_in_it_end_with_its_client(lab: str, host: str) -> None:
     mark = "31415"
     with terminal(*COMMAND, "shell", f"{lab}/{host}") as there:
@@ -262,26 +278,29 @@ def processes(host: str, last_argument: str) -> list[str]:
     return [line.split()[0] for line in lines if line.split()[-1] == last_argument]
 
 
-def test_a_shell_without_a_terminal_reads_a_script(lab: str) -> None:
-    done = run_testbed("shell", f"{lab}/client", stdin=b"echo one\nexit 4\n")
+@EVERY_KIND
+def test_a_shell_without_a_terminal_reads_a_script(lab: str, host: str) -> None:
+    done = run_testbed("shell", f"{lab}/{host}", stdin=b"echo one\nexit 4\n")
     assert (done.exit_code, done.stdout) == (4, b"one\n")
 
 
 # logs
 
 
-def test_logs_shows_what_the_hosts_command_wrote(lab: str) -> None:
-    done = run_testbed("logs", f"{lab}/server").check()
+@WITH_A_COMMAND
+def test_logs_shows_what_the_hosts_command_wrote(lab: str, host: str) -> None:
+    done = run_testbed("logs", f"{lab}/{host}").check()
     assert done.text.startswith("to the output\n")
     assert "to the errors\n" in done.error_text
 
 
-def test_logs_goes_on_with_follow_and_ends_with_ctrl_c(lab: str) -> None:
+@WITH_A_COMMAND
+def test_logs_goes_on_with_follow_and_ends_with_ctrl_c(lab: str, host: str) -> None:
     word = uuid.uuid4().hex
-    with started("logs", "-f", f"{lab}/server") as running:
+    with started("logs", "-f", f"{lab}/{host}") as running:
         assert running.stdout is not None
         assert running.stdout.readline() == b"to the output\n"
-        run_testbed("exec", f"{lab}/server", "sh", "-c", f"echo {word} >/tmp/words").check()
+        run_testbed("exec", f"{lab}/{host}", "sh", "-c", f"echo {word} >/tmp/words").check()
         while running.stdout.readline() != f"{word}\n".encode():
             assert running.poll() is None
         running.send_signal(signal.SIGINT)
@@ -293,16 +312,17 @@ def test_logs_goes_on_with_follow_and_ends_with_ctrl_c(lab: str) -> None:
 # put and get
 
 
-def test_files_and_directories_keep_their_content_and_modes(lab: str, tmp_path: Path) -> None:
+@EVERY_KIND
+def test_files_and_directories_keep_their_content_and_modes(lab: str, host: str, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "sub" / "empty").mkdir(parents=True)
     (tree / "sub" / "script").write_bytes(b"#!/bin/sh\nexit 3\n")
     (tree / "sub" / "script").chmod(0o751)
     (tree / "a name with blanks").write_bytes(EVERY_BYTE)
     (tree / "link").symlink_to("sub/script")
-    run_testbed("put", tree, f"{lab}/client:/root/").check()
-    assert run_testbed("exec", f"{lab}/client", "/root/tree/sub/script").exit_code == 3
-    run_testbed("get", f"{lab}/client:/root/tree", tmp_path / "back").check()
+    run_testbed("put", tree, f"{lab}/{host}:/root/").check()
+    assert run_testbed("exec", f"{lab}/{host}", "/root/tree/sub/script").exit_code == 3
+    run_testbed("get", f"{lab}/{host}:/root/tree", tmp_path / "back").check()
     back = tmp_path / "back"
     assert (back / "a name with blanks").read_bytes() == EVERY_BYTE
     assert (back / "sub" / "script").stat().st_mode & 0o7777 == 0o751
@@ -310,45 +330,48 @@ def test_files_and_directories_keep_their_content_and_modes(lab: str, tmp_path: 
     assert (back / "sub" / "empty").is_dir()
 
 
-def test_put_and_get_into_a_directory_keep_the_name(lab: str, tmp_path: Path) -> None:
+@EVERY_KIND
+def test_put_and_get_into_a_directory_keep_the_name(lab: str, host: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     into = tmp_path / "into"
     into.mkdir()
-    run_testbed("put", tmp_path / "file", f"{lab}/client:/tmp").check()  # a directory, though no slash says so
-    run_testbed("put", tmp_path / "file", f"{lab}/client:/tmp/renamed").check()
-    run_testbed("get", f"{lab}/client:/tmp/file", into).check()
+    run_testbed("put", tmp_path / "file", f"{lab}/{host}:/tmp").check()  # a directory, though no slash says so
+    run_testbed("put", tmp_path / "file", f"{lab}/{host}:/tmp/renamed").check()
+    run_testbed("get", f"{lab}/{host}:/tmp/file", into).check()
     assert (into / "file").read_text() == "content"
     here = {"PYTHONPATH": str(Path.cwd())}
-    run_local([*COMMAND, "get", f"{lab}/client:/tmp/renamed"], directory=into, environment={**os.environ, **here}).check()
+    run_local([*COMMAND, "get", f"{lab}/{host}:/tmp/renamed"], directory=into, environment={**os.environ, **here}).check()
     assert (into / "renamed").read_text() == "content"
-    run_testbed("get", f"{lab}/client:/etc/hosts", tmp_path / "other-name").check()
+    run_testbed("get", f"{lab}/{host}:/etc/hosts", tmp_path / "other-name").check()
     assert "localhost" in (tmp_path / "other-name").read_text()
 
 
-def test_put_of_this_directory_has_its_name(lab: str, tmp_path: Path) -> None:
+@EVERY_KIND
+def test_put_of_this_directory_has_its_name(lab: str, host: str, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("content")
     here = {"PYTHONPATH": str(Path.cwd())}
-    run_local([*COMMAND, "put", ".", f"{lab}/client:/tmp"], directory=tmp_path / "mine", environment={**os.environ, **here}).check()
-    assert run_testbed("exec", f"{lab}/client", "cat", "/tmp/mine/file").check().text == "content"
+    run_local([*COMMAND, "put", ".", f"{lab}/{host}:/tmp"], directory=tmp_path / "mine", environment={**os.environ, **here}).check()
+    assert run_testbed("exec", f"{lab}/{host}", "cat", "/tmp/mine/file").check().text == "content"
 
 
+@EVERY_KIND
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["put", "{here}/missing", "{lab}/client:/tmp/x"], "missing: No such file or directory"),
-        (["put", "{here}/file", "{lab}/client:/no/such/directory/x"], "/no/such/directory/x"),
-        (["put", "{here}/file", "{lab}/client:relative"], "it begins with /"),
-        (["put", "{here}/file", "{lab}/client"], "is not HOST:PATH"),
+        (["put", "{here}/missing", "{lab}/{host}:/tmp/x"], "missing: No such file or directory"),
+        (["put", "{here}/file", "{lab}/{host}:/no/such/directory/x"], "/no/such/directory/x"),
+        (["put", "{here}/file", "{lab}/{host}:relative"], "it begins with /"),
+        (["put", "{here}/file", "{lab}/{host}"], "is not HOST:PATH"),
         (["put", "{here}/file", ":/tmp/x"], "is not HOST:PATH"),
-        (["get", "{lab}/client:/missing", "{here}"], "/missing"),
-        (["get", "{lab}/client:/etc/hosts", "{here}/no/such/place"], "No such file or directory"),
+        (["get", "{lab}/{host}:/missing", "{here}"], "/missing"),
+        (["get", "{lab}/{host}:/etc/hosts", "{here}/no/such/place"], "No such file or directory"),
         (["get", "{lab}/clint:/etc/hosts", "{here}"], "did you mean 'client'?"),
     ],
 )
-def test_what_cannot_be_copied_is_named(lab: str, tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_what_cannot_be_copied_is_named(lab: str, host: str, tmp_path: Path, arguments: list[str], words: str) -> None:
     (tmp_path / "file").write_text("content")
-    refused = run_testbed(*(one.format(here=tmp_path, lab=lab) for one in arguments))
+    refused = run_testbed(*(one.format(here=tmp_path, lab=lab, host=host) for one in arguments))
     assert refused.exit_code == 2, refused.error_text
     assert words in refused.error_text
     assert "Traceback" not in refused.error_text
@@ -360,21 +383,25 @@ def test_what_cannot_be_copied_is_named(lab: str, tmp_path: Path, arguments: lis
 
 @pytest.fixture
 def pinging(module_labs: Labs, lab: str) -> Iterator[None]:
-    """The client asks the server all the time."""
-    with module_labs.lab(module_labs.folder / f"{lab}.yaml") as there, there.host("client").start(["ping", "-i", "0.1", "server"]):
+    """The client asks the server, and the hosts of other kinds, all the time."""
+    with module_labs.lab(module_labs.folder / f"{lab}.yaml") as there, ExitStack() as running:
+        for name in ("server", "big", "guest"):
+            running.enter_context(there.host("client").start(["ping", "-i", "0.1", name]))
         yield
 
 
-def test_capture_writes_a_line_a_packet(lab: str, pinging: None) -> None:
-    done = run_testbed("capture", "--count", "4", f"{lab}/server", "icmp")
+@WITH_A_COMMAND
+def test_capture_writes_a_line_a_packet(lab: str, host: str, pinging: None) -> None:
+    done = run_testbed("capture", "--count", "4", f"{lab}/{host}", "icmp")
     assert done.exit_code == 0, done.error_text
     lines = done.text.splitlines()
     assert len(lines) == 4
     assert all("ICMP echo re" in one for one in lines)
 
 
-def test_capture_writes_a_pcap_file_or_stream(lab: str, tmp_path: Path, pinging: None) -> None:
-    run_testbed("capture", "-w", tmp_path / "trace.pcap", "-c", "3", f"{lab}/server", "icmp").check()
+@WITH_A_COMMAND
+def test_capture_writes_a_pcap_file_or_stream(lab: str, host: str, tmp_path: Path, pinging: None) -> None:
+    run_testbed("capture", "-w", tmp_path / "trace.pcap", "-c", "3", f"{lab}/{host}", "icmp").check()
     stream = run_testbed("capture", "-w", "-", "-c", "3", "-n", "lan", f"{lab}/client", "icmp").check()
     for data in ((tmp_path / "trace.pcap").read_bytes(), stream.stdout):
         packets = [dpkt.ethernet.Ethernet(frame) for _, frame in dpkt.pcap.Reader(io.BytesIO(data))]
@@ -382,15 +409,17 @@ def test_capture_writes_a_pcap_file_or_stream(lab: str, tmp_path: Path, pinging:
         assert all(isinstance(one.data.data, dpkt.icmp.ICMP) for one in packets)
 
 
+@WITH_A_COMMAND
 @pytest.mark.parametrize("options", [[], ["-w", "-"]])
-def test_capture_ends_after_its_seconds(lab: str, options: list[str]) -> None:
-    done = run_testbed("capture", *options, "--seconds", "0.5", f"{lab}/server", "udp", "port", "9")
+def test_capture_ends_after_its_seconds(lab: str, host: str, options: list[str]) -> None:
+    done = run_testbed("capture", *options, "--seconds", "0.5", f"{lab}/{host}", "udp", "port", "9")
     assert done.exit_code == 0, done.error_text
     assert len(done.stdout.strip()) == (24 if options else 0)  # a pcap file's header alone
 
 
-def test_capture_ends_well_with_ctrl_c(lab: str, pinging: None) -> None:
-    with started("capture", f"{lab}/server", "icmp") as running:
+@WITH_A_COMMAND
+def test_capture_ends_well_with_ctrl_c(lab: str, host: str, pinging: None) -> None:
+    with started("capture", f"{lab}/{host}", "icmp") as running:
         assert running.stdout is not None
         assert b"ICMP" in running.stdout.readline()
         running.send_signal(signal.SIGINT)
@@ -457,9 +486,13 @@ def test_a_slip_of_the_keyboard_gets_the_nearest_name(lab: str, other: str, argu
 
 def test_status_shows_every_host_for_people_and_for_programs(lab: str) -> None:
     rows = status(lab)
-    assert set(rows) == {"client", "server", "big"}
+    assert set(rows) == {"client", "server", "big", "guest"}
     assert (rows["big"]["kind"], rows["big"]["arch"], rows["big"]["byte_order"]) == ("emulated", "s390x", "big")
-    assert rows["client"]["kernel"] == os.uname().release
+    assert (rows["guest"]["kind"], rows["guest"]["arch"], rows["guest"]["byte_order"]) == ("vm", "s390x", "big")
+    assert rows["client"]["kernel"] == rows["big"]["kernel"] == os.uname().release
+    assert rows["guest"]["kernel"] == run_testbed("exec", f"{lab}/guest", "uname", "-r").text.strip() != os.uname().release
+    assert [rows[one]["kernel_of"] for one in ("client", "big", "guest")] == ["the machine's", "the machine's", "its own"]
+    assert rows["guest"]["state"].startswith("running (restored, ")
     assert set(rows["client"]["addresses"]) == {"lan", "other"}
     text = run_testbed("status", lab).check().text
     for row in rows.values():
