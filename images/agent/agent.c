@@ -29,6 +29,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -70,6 +71,7 @@ struct command {
 static struct command *commands;
 static int in = STDIN_FILENO, out = STDOUT_FILENO, signals;
 static bool stays, greeted;
+static int nothing; /* see struct order */
 
 static struct { unsigned char *bytes; size_t start, end, capacity; } queue; /* on its way to the client */
 static struct { unsigned char bytes[4 + FRAME_MOST]; size_t size; } received;
@@ -518,7 +520,7 @@ static void take_start(uint32_t id, unsigned char *body, size_t size)
         die("out of memory");
     struct order order = {
         .detached = flags == DETACHED,
-        .expendable = stays,
+        .nothing = nothing,
         .terminal = flags == TERMINAL,
         .size = size_at(body + 8),
         .mode = get32(body + 4) & 07777,
@@ -738,17 +740,20 @@ static void read_arguments(int argc, char *argv[])
 /* glibc keeps signals 32 and 33 to itself and signal() refuses them; whoever started us may have left one ignored. */
 static void by_default(int number)
 {
-    static const unsigned long nothing[8]; /* the kernel's struct sigaction, SIG_DFL, of any architecture */
-    syscall(SYS_rt_sigaction, number, nothing, NULL, 8UL);
+    static const unsigned long zeros[8]; /* the kernel's struct sigaction, SIG_DFL, of any architecture */
+    syscall(SYS_rt_sigaction, number, zeros, NULL, 8UL);
 }
 
 int main(int argc, char *argv[])
 {
-    int spare; /* no pipe of a command may get the number of a standard stream that we were not given */
-    while ((spare = open("/dev/null", O_RDWR)) >= 0 && spare <= STDERR_FILENO)
-        ;
-    close(spare);
+    while ((nothing = open(NOTHING, O_RDWR)) >= 0 && nothing <= STDERR_FILENO)
+        ; /* no pipe of a command may get the number of a standard stream that we were not given */
+    if (nothing < 0)
+        die(NOTHING ": %s", strerror(errno));
     read_arguments(argc, argv);
+    if (chdir("/") < 0)
+        die("/: %s", strerror(errno));
+    umask(022);
     close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     fcntl(in, F_SETFL, fcntl(in, F_GETFL) | O_NONBLOCK);
     fcntl(out, F_SETFL, fcntl(out, F_GETFL) | O_NONBLOCK);

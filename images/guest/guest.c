@@ -182,9 +182,6 @@ static void start_agent(void)
     if (pid == 0) {
         setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", 1);
         setenv("HOME", "/root", 1);
-        int adjustment = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-        if (adjustment < 0 || write(adjustment, "-1000", 5) != 5)
-            die("oom_score_adj: %s", strerror(errno));
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);

@@ -636,7 +636,7 @@ def test_what_a_shell_left_in_the_background_does_not_hold_its_terminal(host: Ho
         pid = int(process.stdout.readline())
         assert process.stdout.read() == b""
         assert process.wait() == 0
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert sleeping(mark) == [pid]  # it has a group of its own
     os.kill(pid, signal.SIGKILL)
     size = OUTPUT_WINDOW + 3000  # so that some of it still waits in the terminal when its shell has ended
@@ -657,8 +657,8 @@ def test_an_endless_writer_in_the_background_does_not_hold_a_terminal(host: Host
         wait_until(lambda: len(process._command.available(1)) == OUTPUT_WINDOW, timeout_s=10, what="a full window")
         process.stdin.write(b"\n")
         assert process.wait(10) == 0
-        assert len(process.stdout.read()) > OUTPUT_WINDOW
-    assert time.monotonic() - began < 5
+        assert len(process.stdout.read()) > OUTPUT_WINDOW + 4096  # more than the first of the terminal's two buffers holds
+    assert time.monotonic() - began < 15  # and not the 20 of the writer
 
 
 def test_the_end_of_the_client_ends_a_shell_and_its_job(host: Host, pipes: list[Pipes]) -> None:

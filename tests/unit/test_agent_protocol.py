@@ -267,8 +267,8 @@ def test_a_terminal_that_has_ended_is_left_alone_until_there_is_credit(program: 
 
 @pytest.mark.parametrize("room", [0, 1, 2])
 def test_a_terminal_that_cannot_be_had_is_an_answer_and_leaves_nothing_open(program: Path, room: int) -> None:
-    # The agent has its three streams and one for signals; a terminal has three ends.
-    with Talk(["prlimit", f"--nofile={4 + room}", program]) as talk:
+    # The agent has its three streams, one for signals and one of nothing; a terminal has three ends.
+    with Talk(["prlimit", f"--nofile={5 + room}", program]) as talk:
         files = Path(f"/proc/{talk.process.pid}/fd")
         before = sorted(files.iterdir())
         for number in range(1, 20):
@@ -438,16 +438,6 @@ def test_the_environment_that_is_told_later_commands_get(program: Path) -> None:
 def test_an_environment_that_is_none_is_garbage(program: Path, body: bytes) -> None:
     code, _, complaint = conversation(program, HELLO + frame(Kind.ENVIRONMENT, 0, body))
     assert (code, "a wrong ENVIRONMENT" in complaint) == (2, True)
-
-
-def test_what_a_protected_agent_starts_is_not_protected(program: Path) -> None:
-    # Upwards, as not everybody may have his programs protected: what counts is that those of the device's agent get 0.
-    with Device(program, "choom", "-n", "700", "--") as device:
-        assert device.output(1, "cat", "/proc/self/oom_score_adj") == b"0\n"
-        assert Path(f"/proc/{device.process.pid}/oom_score_adj").read_text() == "700\n"
-    with Talk(["choom", "-n", "300", "--", program]) as talk:  # an agent in a container has what the container has
-        pid = talk.pid_of("sleep", "60")
-        assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "300\n"
 
 
 @pytest.mark.parametrize(
