@@ -26,7 +26,6 @@ TUN, KVM = "/dev/net/tun", "/dev/kvm"
 
 DEFAULT_KERNEL = "bookworm"
 UNHARDENED = "mitigations=off randomize_kstack_offset=off init_on_alloc=0 hardened_usercopy=off audit=0 apparmor=0"
-UNHARDENED = "mitigations=off randomize_kstack_offset=off init_on_alloc=0 hardened_usercopy=off audit=0 apparmor=0"
 
 
 @dataclass(frozen=True)

@@ -373,9 +373,10 @@ def _build_snapshot(engine: Engine, bench: Workbench, guest: Guest, base: str, t
     bench.when_stopped(lambda: engine.kill(container))
     try:
         engine.start(container)
-        code = engine.wait(container, timeout_s=TCG_S if guest.accelerator == "tcg" else KVM_S)
+        patience_s = TCG_S if guest.accelerator == "tcg" else KVM_S
+        code = engine.wait(container, timeout_s=patience_s)
         if code != 0:
-            how = f"it was not done in {KVM_S:.0f} s" if code is None else f"exit code {code}"
+            how = f"it was not done in {patience_s:.0f} s" if code is None else f"exit code {code}"
             said = engine.written(container, stream=STDERR).decode(errors="backslashreplace").strip().splitlines()[-12:]
             quoted = "\n".join(f"  | {line}" for line in said)
             raise GuestFailed(

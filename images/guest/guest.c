@@ -176,7 +176,7 @@ static void name_ports(void)
     }
 }
 
-static void start_agent(void)
+static pid_t start_agent(void)
 {
     pid_t pid = fork();
     if (pid == 0) {
@@ -191,6 +191,7 @@ static void start_agent(void)
     }
     if (pid < 0)
         die("fork: %s", strerror(errno));
+    return pid;
 }
 
 int main(void)
@@ -206,10 +207,11 @@ int main(void)
     sigemptyset(&deaths);
     sigaddset(&deaths, SIGCHLD);
     sigprocmask(SIG_BLOCK, &deaths, NULL);
-    start_agent();
+    const pid_t agent = start_agent();
     for (;;) {
         sigwaitinfo(&deaths, NULL);
-        while (waitpid(-1, NULL, WNOHANG) > 0)
-            ;
+        for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;)
+            if (pid == agent)
+                die("the agent has ended"); /* QEMU does not tell: whoever talks to it would wait for ever */
     }
 }

@@ -11,7 +11,7 @@
  * ends, its exit code (128 + N for signal N) goes to /run/testbed/command.exit and the host stays up. SIGTERM and
  * SIGINT end the host. Without addresses there is nothing to wait for.
  *
- * For a guest, before all of this: its name, its wall clock (seconds since 1970, with a fraction), bytes for the kernel's
+ * For a guest, before all of this: its name, its wall clock (seconds since 1970 with nine decimals), bytes for the kernel's
  * random number generator, which starts anew with them, and the MAC and MTU of each device, which is not put in.
  *
  * What cannot be set ends init with exit code 1 and one line that says which, and the errno's name: a host that is not
@@ -149,7 +149,8 @@ static int set_clock(const char *seconds)
 {
     struct timespec now = {0};
     long long whole = 0;
-    if (sscanf(seconds, "%lld.%9ld", &whole, &now.tv_nsec) != 2) {
+    int point = 0, end = 0;
+    if (sscanf(seconds, "%lld.%n%9ld%n", &whole, &point, &now.tv_nsec, &end) != 2 || end - point != 9 || seconds[end]) {
         errno = EINVAL;
         return -1;
     }
@@ -161,6 +162,10 @@ static int set_clock(const char *seconds)
 static int seed_random(const char *hex)
 {
     size_t size = strlen(hex) / 2;
+    if (strspn(hex, "0123456789abcdef") != 2 * size || hex[2 * size]) {
+        errno = EINVAL;
+        return -1;
+    }
     struct rand_pool_info *seed = calloc(1, sizeof *seed + size);
     int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC), failed = !seed || fd < 0;
     if (!failed) {

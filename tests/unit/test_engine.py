@@ -152,7 +152,7 @@ def test_a_guests_container_gets_its_devices_and_nothing_else_gets_any(fake: Fak
 def test_a_container_that_has_ended_becomes_an_image(fake: FakeEngine, engine: Engine) -> None:
     fake.answers["POST /containers/x/wait"] = (200, {"StatusCode": 3, "Error": None})
     fake.answers["POST /commit"] = (201, {"Id": "sha256:1"})
-    assert engine.wait("x") == 3
+    assert engine.wait("x", timeout_s=20) == 3
     engine.commit("x", "testbed/vm-s390x-bookworm:0123-1x128M-tcg", changes=["CMD []"])
     asked = fake.queries["POST /commit"]
     assert (asked["container"], asked["repo"], asked["tag"]) == ("x", "testbed/vm-s390x-bookworm", "0123-1x128M-tcg")

@@ -15,7 +15,7 @@ from testbed import guest_image as module
 from testbed import images
 from testbed.architecture import ARCHITECTURES
 from testbed.engine import Engine
-from testbed.errors import EngineError, ImageError
+from testbed.errors import EngineError, GuestFailed, ImageError
 from testbed.guest import Guest
 from testbed.guest_image import base_reference, boot_modules, build, initramfs, reference, remove_leftovers, spare_lowcore, stale
 from tests.fake_engine import FakeEngine
@@ -237,7 +237,7 @@ def maker(fake: FakeEngine) -> FakeEngine:
 
 def test_a_snapshot_is_made_in_a_container_that_may_little_and_does_not_stay(maker: FakeEngine, engine: Engine) -> None:
     steps: list[tuple[str, str]] = []
-    build(engine, [GUEST, GUEST], AMD64, lambda name, step: steps.append((name, step)))
+    build(engine, [], [GUEST, GUEST], AMD64, lambda name, step: steps.append((name, step)))
     (made,) = [body for what, body in maker.asked if what == "POST /containers/create"]
     assert made["Image"] == base_reference(GUEST, AMD64)
     assert made["Cmd"] == GUEST.runner_arguments("save")
@@ -246,13 +246,13 @@ def test_a_snapshot_is_made_in_a_container_that_may_little_and_does_not_stay(mak
     assert made["Labels"]["testbed.role"] == "snapshot"
     repository, _, tag = reference(GUEST, AMD64).rpartition(":")
     assert (maker.queries["POST /commit"]["repo"], maker.queries["POST /commit"]["tag"]) == (repository, tag)
-    assert maker.asked[-1][0] == "DELETE /containers/x"
+    assert maker.was_asked("DELETE /containers/x") == 1
     assert steps[-1] == ("vm-s390x-bookworm", "done")
 
 
 def test_what_is_there_is_not_made_again(maker: FakeEngine, engine: Engine) -> None:
     maker.answers[f"GET /images/{reference(GUEST, AMD64)}/json"] = (200, {"Id": "sha256:2"})
-    build(engine, [GUEST], AMD64)
+    build(engine, [], [GUEST], AMD64)
     assert maker.was_asked("POST /containers/create") == 0
 
 
@@ -262,12 +262,12 @@ def test_a_base_that_is_not_there_is_made_once_for_all_guests_of_its_kernel(
     base, made = base_reference(GUEST, AMD64), []
     del maker.answers[f"GET /images/{base}/json"]
 
-    def make(engine: Engine, guest: Guest, machine: object, reference: str, progress: object) -> None:
+    def make(engine: Engine, bench: object, guest: Guest, machine: object, reference: str, progress: object) -> None:
         made.append(reference)
         maker.answers[f"GET /images/{reference}/json"] = (200, {"Id": "sha256:1"})
 
     monkeypatch.setattr(module, "_build_base", make)
-    build(engine, [GUEST, replace(GUEST, networks=2)], AMD64)
+    build(engine, [], [GUEST, replace(GUEST, networks=2)], AMD64)
     assert made == [base]
     assert maker.was_asked("POST /commit") == 2
 
@@ -276,19 +276,36 @@ def test_a_guest_that_does_not_come_up_is_an_error_with_its_console_and_leaves_n
     maker.answers["POST /containers/x/wait"] = (200, {"StatusCode": 1})
     maker.writes("x", *((2, b"line %d\n" % number) for number in range(20)), (1, b"of its output\n"), (2, b"Kernel panic \xff\n"))
     with pytest.raises(ImageError, match=r"the snapshot of vm-s390x-bookworm could not be made \(exit code 1\)") as caught:
-        build(engine, [GUEST], AMD64)
+        build(engine, [], [GUEST], AMD64)
     lines = caught.value.message.splitlines()[1:]
     assert lines == [*(f"  | line {number}" for number in range(9, 20)), "  | Kernel panic \\xff"]
     assert "console" in caught.value.hint
     assert maker.was_asked("POST /commit") == 0
-    assert maker.asked[-1][0] == "DELETE /containers/x"
+    assert maker.was_asked("DELETE /containers/x") == 1
+
+
+@pytest.mark.parametrize(("accelerator", "patience_s"), [("tcg", 150.0), ("kvm", 20.0)])
+def test_a_guest_that_is_not_done_in_time_is_given_up_and_what_it_runs_on_is_named(
+    maker: FakeEngine, engine: Engine, monkeypatch: pytest.MonkeyPatch, accelerator: str, patience_s: float
+) -> None:
+    waited: list[float] = []
+
+    def wait(container: str, *, timeout_s: float) -> None:
+        waited.append(timeout_s)
+
+    monkeypatch.setattr(engine, "wait", wait)
+    maker.writes("x", (2, b"booting\n"))
+    with pytest.raises(GuestFailed, match=rf"it was not done in {patience_s:.0f} s\):\n  \| booting") as caught:
+        build(engine, [], [replace(GUEST, accelerator=accelerator)], AMD64)
+    assert (waited, caught.value.accelerator) == ([patience_s], accelerator)
+    assert maker.was_asked("DELETE /containers/x") == 1
 
 
 def test_a_disk_that_is_full_while_the_guest_is_saved_comes_with_a_way_out(maker: FakeEngine, engine: Engine) -> None:
     maker.answers["POST /containers/x/wait"] = (200, {"StatusCode": 1})
     maker.writes("x", (2, b'vm: QEMU did not save the guest: {"error": "write: No space left on device"}\n'))
     with pytest.raises(ImageError, match="No space left") as caught:
-        build(engine, [GUEST], AMD64)
+        build(engine, [], [GUEST], AMD64)
     assert "docker system df" in caught.value.hint
     assert "as large as the guest's memory" in caught.value.hint
 
@@ -296,16 +313,16 @@ def test_a_disk_that_is_full_while_the_guest_is_saved_comes_with_a_way_out(maker
 def test_an_engine_without_room_for_the_snapshot_says_so_with_a_way_out(maker: FakeEngine, engine: Engine) -> None:
     maker.answers["POST /commit"] = (500, {"message": "write /vm/memory: no space left on device"})
     with pytest.raises(ImageError, match=r"keeping the snapshot of vm-s390x-bookworm: .* no space left") as caught:
-        build(engine, [GUEST], AMD64)
+        build(engine, [], [GUEST], AMD64)
     assert "docker system df" in caught.value.hint
-    assert maker.asked[-1][0] == "DELETE /containers/x"
+    assert maker.was_asked("DELETE /containers/x") == 1
 
 
 def test_a_container_that_cannot_be_started_does_not_stay(maker: FakeEngine, engine: Engine) -> None:
     maker.answers["POST /containers/x/start"] = (500, {"message": "error gathering device information: no such file /dev/net/tun"})
     with pytest.raises(EngineError, match="/dev/net/tun"):
-        build(engine, [GUEST], AMD64)
-    assert maker.asked[-1][0] == "DELETE /containers/x"
+        build(engine, [], [GUEST], AMD64)
+    assert maker.was_asked("DELETE /containers/x") == 1
 
 
 def test_what_a_killed_maker_left_is_removed_and_nothing_else(maker: FakeEngine, engine: Engine) -> None:
