@@ -353,6 +353,21 @@ def test_why_a_host_is_gone_is_asked_where_it_is_known(program: Path, pipes: lis
             process.wait()
 
 
+def test_a_question_that_fails_keeps_nobody_waiting(program: Path, pipes: list[Pipes]) -> None:
+    def connect() -> Pipes:
+        pipes.append(Pipes([program]))
+        return pipes[-1]
+
+    def why() -> str:
+        raise RuntimeError("nobody can tell")
+
+    with Host(FACTS, connect, why=why) as one:
+        process = one.start(["sleep", marked_sleep()])
+        pipes[0].process.kill()
+        with pytest.raises(LabError, match="host a is gone: nobody can tell"):
+            process.wait(20)
+
+
 # --- many, and much
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from testbed.engine import Engine
-from testbed.errors import UnknownName
-from testbed.host import HostFacts, last_words
+from testbed.errors import LabError, UnknownName
+from testbed.host import Host, HostFacts, last_words
 from testbed.lab import Console, status, what_is_wrong
 from tests.fake_engine import FakeEngine
 from tests.unit.test_host_container import settings
@@ -159,6 +160,26 @@ def test_the_last_words_of_a_guest_are_the_end_of_its_console(lab: OneLab, engin
     facts = HostFacts("lab", "a", "vm", "s390x", "big", "a", {})
     assert last_words(engine, facts).splitlines() == ["; the end of its console:", *(f"  | line {number}" for number in range(8, 20))]
     assert last_words(engine, HostFacts("lab", "a", "native", "amd64", "little", "a", {})) == ""
+
+
+def test_a_container_that_is_being_removed_has_no_last_words_and_that_is_all(
+    lab: OneLab, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.host("a", vm(), "", state="exited")
+    said = "can not get logs from container which is dead or marked for removal"
+    lab.fake.answers["GET /containers/a/logs"] = (409, {"message": said})
+
+    class Gone:
+        def give_up_sending_after(self, timeout_s: float) -> None: ...
+        def send(self, data: bytes) -> None: ...
+        def close(self) -> None: ...
+        def frames(self) -> Iterator[tuple[int, bytes]]:
+            return iter(())
+
+    monkeypatch.setattr(engine, "exec_stream", lambda container, argv: Gone())
+    host = Host.in_container(HostFacts("lab", "a", "vm", "s390x", "big", "a", {}), engine)
+    with pytest.raises(LabError, match=said):
+        host.run(["true"])
 
 
 def test_a_container_that_ran_before_is_judged_by_its_last_start(lab: OneLab, engine: Engine) -> None:
