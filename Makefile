@@ -29,7 +29,7 @@ bench:
 else
 
 .PHONY: topology
-topology: setup ## the main job: a lab of both byte orders, every pair of hosts talking, the result on the screen
+topology: setup ## the main job: a lab of both byte orders, every two kinds of host talking, the result on the screen
 	@$(TESTBED) up topologies/$(LAB).yaml
 	@$(TESTBED) exchange $(LAB)
 

@@ -16,15 +16,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from testbed import shipped, topology_file
-from testbed.engine import Engine
+from testbed import guest_image, observe, shipped, topology_file
+from testbed.architecture import of_machine
+from testbed.engine import ContainerSpec, Engine
+from testbed.host import Host
 from testbed.images import wanted_by
 from testbed.lab import Lab, container_name, down, parts_of
-from testbed.process import run_local
+from testbed.process import run_local, wait_until
+from testbed.topology import Topology
 from testbed.up import up
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,31 +119,150 @@ def main_job(runs: int) -> list[Figure]:
     for _ in range(runs):
         samples.append(command(TESTBED, "up", "cross-endian") + command(TESTBED, "exchange", "cross-endian"))
         command(TESTBED, "down", "cross-endian")
-    return [Figure("up + main job + table, cross-endian", "s", tuple(samples), 4)]
+    return [Figure("up + main job + table, cross-endian", "s", tuple(samples), 6)]
 
 
 def reach(runs: int) -> list[Figure]:
-    """`run(["true"])` on a native and an emulated host beside `docker exec`, in turn."""
+    """`run(["true"])` on a host of each kind beside `docker exec` into its container, in turn."""
     engine = Engine()
     topology = topology_file.load(shipped.find("cross-endian")).model_copy(update={"name": "bench-reach"})
     figures = []
     try:
         up(engine, topology)
         with Lab(engine, parts_of(engine, topology.name)) as lab:
-            for kind, name in (("native", "little-a"), ("emulated", "big-a")):
+            for kind, name, target in (("native", "little-a", 5), ("emulated", "big-a", 15), ("vm", "big-vm", 15)):
                 host, container = lab.host(name), container_name(lab.name, name)
                 true = partial(host.run, ["true"])
                 true().check()
                 ours, theirs = [], []
                 for number in range(20 * runs):
                     ours.append(1000 * seconds(true))
-                    if number % 4 == 0:
+                    if number % 4 == 0 and kind != "vm":  # which has nothing but QEMU in its container
                         theirs.append(1000 * command("docker", "exec", container, "true"))
-                figures += [Figure(f'run(["true"]), {kind}', "ms", tuple(ours)), Figure(f"docker exec true, {kind}", "ms", tuple(theirs))]
+                figures.append(Figure(f'run(["true"]), {kind}', "ms", tuple(ours), target))
+                figures += [Figure(f"docker exec true, {kind}", "ms", tuple(theirs))] if theirs else []
     finally:
         down(engine, topology.name)
         engine.close()
     return figures
+
+
+def guests(runs: int) -> list[Figure]:
+    """What a host with a kernel of its own costs more than a native one, in turn; booted and not restored; ten of them."""
+    engine = Engine()
+    labs = {
+        kind: Topology.build({"name": f"bench-{kind}", "networks": {"lan": {}}, "hosts": {"h": {"kind": kind}}})
+        for kind in ("native", "vm")
+    }
+    ten = Topology.build({"name": "bench-ten", "networks": {"lan": {}}, "hosts": {f"h{n}": {"kind": "vm"} for n in range(10)}})
+    times: dict[str, list[float]] = {kind: [] for kind in labs}
+    resident, all_ten = [], []
+    try:
+        for number in range(runs + 1):
+            for kind, topology in labs.items():
+                took = up(engine, topology).duration_s
+                if number:  # the first round warms both up
+                    times[kind].append(took)
+                    resident += [_resident_mb(engine, topology.name, "h")] if kind == "vm" and engine.local else []
+                down(engine, topology.name)
+        for _ in range(min(runs, 3)):
+            all_ten.append(up(engine, ten).duration_s)
+            down(engine, ten.name)
+        booted = [_boot(engine) for _ in range(min(runs, 3))]
+    finally:
+        for topology in (*labs.values(), ten):
+            down(engine, topology.name)
+        engine.close()
+    more = tuple(vm - native for vm, native in zip(times["vm"], times["native"], strict=True))
+    return [
+        *(Figure(f"up of one {kind} host", "s", tuple(values)) for kind, values in times.items()),
+        Figure("ready later than a native host, vm s390x", "s", more, 0.4),
+        Figure("booted instead of restored, vm s390x", "s", tuple(booted), 6),
+        *([Figure("resident memory of QEMU after up, vm s390x", "MB", tuple(resident), 110)] if resident else []),
+        Figure("up of ten vm hosts", "s", tuple(all_ten)),
+    ]
+
+
+def _resident_mb(engine: Engine, lab: str, host: str) -> float:
+    """VmRSS of the QEMU in a host's container: it is the first process's only child."""
+    first = engine.inspect(parts_of(engine, lab).hosts[host].id).pid
+    (qemu,) = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    line = next(line for line in Path(f"/proc/{qemu}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1000
+
+
+def _boot(engine: Engine) -> float:
+    """A guest from the image without a snapshot, from the container's start to the agent's answer."""
+    machine = of_machine(engine.machine)
+    guest = replace(guest_image.default(machine), networks=0)
+    spec = ContainerSpec(
+        name="testbed-bench-boot",
+        image=guest_image.base_reference(guest, machine),
+        argv=guest.runner_arguments("run"),
+        labels={"testbed.role": "bench"},
+        capabilities=["NET_ADMIN"],
+        devices=guest.devices,
+    )
+    container = engine.create_container(spec)
+    begin = time.monotonic()
+    try:
+        engine.start(container)
+        for _, data in engine.output(container, follow=True):
+            if b"vm: booted" in data:
+                return time.monotonic() - begin
+        raise SystemExit(f"bench: the guest did not boot: {engine.written(container)!r}")
+    finally:
+        engine.remove_container(container)
+
+
+def links(runs: int) -> list[Figure]:
+    """Round trips and throughput between hosts of each two kinds, and on a bare veth pair between the two native ones."""
+    engine = Engine()
+    topology = topology_file.load(shipped.find("cross-endian")).model_copy(update={"name": "bench-links"})
+    figures = []
+    try:
+        up(engine, topology)
+        with Lab(engine, parts_of(engine, topology.name)) as lab:
+            bare = _bare_pair(engine, lab, "little-a", "little-b")
+            pairs = [("native to native", "little-a", "little-b"), ("native to emulated", "little-a", "big-a")]
+            pairs += [("native to vm", "little-a", "big-vm"), ("emulated to vm", "big-a", "big-vm"), ("vm to native", "big-vm", "little-a")]
+            samples: dict[str, tuple[list[float], list[float]]] = {}
+            for _ in range(runs):
+                for name, client, server in [("bare veth pair", "little-a", "little-b"), *pairs]:
+                    address = bare if name == "bare veth pair" else str(lab.host(server).addresses["lan"][0])
+                    trips, rates = samples.setdefault(name, ([], []))
+                    trips.append(_round_trip_ms(lab.host(client), address))
+                    rates.append(_megabytes_per_s(lab.host(client), lab.host(server), address))
+        for name, (trips, rates) in samples.items():
+            figures += [Figure(f"round trip, {name}", "ms", tuple(trips)), Figure(f"throughput of nc, {name}", "MB/s", tuple(rates))]
+    finally:
+        down(engine, topology.name)
+        engine.close()
+    return figures
+
+
+def _bare_pair(engine: Engine, lab: Lab, one: str, other: str) -> str:
+    """Join two hosts by a veth pair and nothing else; gives the address of the other's end."""
+    pids = [engine.inspect(lab.host(name).container).pid for name in (one, other)]
+    link = f"link add bare0 netns {pids[0]} type veth peer name bare0 netns {pids[1]}"
+    lab.switch.run(["ip", "-batch", "-"], stdin=link.encode()).check()
+    for number, name in enumerate((one, other), start=1):
+        lab.host(name).run(["sh", "-c", f"ip addr add 192.0.2.{number}/24 dev bare0 && ip link set bare0 up"]).check()
+    return "192.0.2.2"
+
+
+def _round_trip_ms(client: Host, address: str) -> float:
+    said = client.run(["ping", "-q", "-c", "50", "-i", "0.01", address]).check().text
+    return float(said.rpartition(" = ")[2].split("/")[1])
+
+
+def _megabytes_per_s(client: Host, server: Host, address: str) -> float:
+    size = 100_000_000 if "emulated" not in (client.kind, server.kind) and "vm" not in (client.kind, server.kind) else 20_000_000
+    with server.start(["sh", "-c", "exec nc -l -N 28090 > /dev/null"]) as process:
+        wait_until(lambda: 28090 in observe.listening_ports(server), timeout_s=30, what="a listener")
+        send = seconds(lambda: client.run(["sh", "-c", f"head -c {size} /dev/zero | nc -N {address} 28090"], timeout_s=300).check())
+        process.wait(timeout_s=60)
+    return size / send / 1e6
 
 
 PARTS: dict[str, Callable[[int], list[Figure]]] = {
@@ -148,6 +270,8 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "compose": against_compose,
     "main-job": main_job,
     "reach": reach,
+    "guests": guests,
+    "links": links,
 }
 
 

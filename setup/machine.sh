@@ -39,6 +39,8 @@ want_packages() {
     [ -e "$root/usr/share/keyrings/debian-archive-keyring.gpg" ] || want debian-archive-keyring "the keys of Debian's archive"
     has ip || want iproute2 "the command ip"
     has xz || want xz-utils "the command xz"
+    has sqfstar || want squashfs-tools "what the disks of guests are made with"
+    has depmod || want kmod "what a guest's kernel modules are listed with"
     want_compilers
 }
 

@@ -353,7 +353,7 @@ class Agent:
         if self._closing:
             gone = LabError(f"the connection to host {self.name} was closed")
         else:
-            said = next((text for text in (self._why(), complaints, reason) if text), "its agent ended")
+            said = next((text for text in (self._asked_why(), complaints, reason) if text), "its agent ended")
             what = "is gone" if self._greeted.is_set() else "cannot be reached"
             gone = LabError(f"host {self.name} {what}: {said}", hint="testbed status shows the hosts, testbed up mends a lab")
         with self._lock:
@@ -363,6 +363,12 @@ class Agent:
         for command in commands:
             command.fail(gone)
         self._greeted.set()
+
+    def _asked_why(self) -> str:
+        try:
+            return self._why()
+        except Exception as error:  # noqa: BLE001 - commands must hear of the end, whatever becomes of the question
+            return str(error)
 
     def _take_frames(self) -> None:
         received = bytearray()

@@ -126,7 +126,7 @@ def examine(machine: Machine, engine: Engine | TestbedError, taken: Sequence[Tak
     """
     findings = [_python(machine), _supported(machine), *_engine(engine)]
     if isinstance(engine, TestbedError) or engine.local:
-        findings += [_emulation(machine), _capabilities(machine), *_kernel(machine), _disk(machine), _memory(machine)]
+        findings += [_emulation(machine), _capabilities(machine), *_kernel(machine), *_guests(machine), _disk(machine), _memory(machine)]
     else:
         # These would be facts about the wrong machine.
         where = f"the engine is on another machine ({engine.address}), which needs s390x registered with binfmt_misc, flag F"
@@ -218,6 +218,21 @@ def _kernel(machine: Machine) -> list[Finding]:
     passes = {None: "no (it is not loaded)", "0": "no"}.get(machine.bridge_firewall, "yes")
     findings.append(Finding("br_netfilter", True, f"bridged packets pass this machine's firewall: {passes}"))
     return findings
+
+
+def _guests(machine: Machine) -> list[Finding]:
+    """What hosts with a kernel of their own need, and what would make them faster."""
+    tun = "there" if machine.tun else "/dev/net/tun is absent: no host with a kernel of its own (kind: vm) can be on a network"
+    if not machine.kvm:
+        found = "absent: hosts with a kernel of their own are emulated, which testbed is made for"
+    elif machine.kvm_failure:
+        found = f"there, but a guest failed on it, so guests are emulated: {machine.kvm_failure}"
+    else:
+        found = "there: it runs guests of this machine's own architecture"
+    return [
+        _finding("tun", machine.tun, tun, "boot a kernel with CONFIG_TUN, or load the module: modprobe tun"),
+        Finding("KVM", True, found),
+    ]
 
 
 def _tools(machine: Machine) -> Iterable[Finding]:

@@ -195,10 +195,18 @@ class Engine:
             state = self._client.inspect_container(container)["State"]
         return ContainerState(state["Running"], state["Pid"], state["ExitCode"], state["StartedAt"], state["Error"])
 
-    def wait(self, container: str) -> int:
-        """Wait until a container ends; gives its exit code."""
-        with self._errors():
-            return int(self._client.wait(container, timeout=None)["StatusCode"])
+    def wait(self, container: str, *, timeout_s: float) -> int | None:
+        """Wait until a container ends; gives its exit code, None when it runs on after that time."""
+        try:
+            with self._errors():
+                return int(self._client.wait(container, timeout=timeout_s)["StatusCode"])
+        except EngineError as error:
+            if (
+                isinstance(error.__cause__, requests.exceptions.Timeout | requests.exceptions.ConnectionError)
+                and self.inspect(container).running
+            ):
+                return None
+            raise
 
     def kill(self, container: str, signal: str = "SIGKILL") -> None:
         """Send a signal to the first process of a container; one that has ended already is fine."""

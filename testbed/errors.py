@@ -9,6 +9,7 @@
         ├── EngineError         3  the Docker engine is absent, refuses or fails
         │   └── SubnetTaken     3  ... a network, since its subnet is somebody's
         ├── ImageError          3  a host image could not be built
+        │   └── GuestFailed     3  ... as its guest did not come up
         ├── CommandFailed       3  a command that had to succeed did not
         └── DeadlineExceeded    3  something did not come about in time
 
@@ -92,6 +93,14 @@ class SubnetTaken(EngineError):
 
 class ImageError(LabError):
     """A host image could not be built."""
+
+
+class GuestFailed(ImageError):
+    """A guest did not come to the point where it can be saved. ``accelerator`` is what ran it: tcg or kvm."""
+
+    def __init__(self, message: str, *, accelerator: str, hint: str = "") -> None:
+        self.accelerator = accelerator
+        super().__init__(message, hint=hint)
 
 
 class CommandFailed(LabError):

@@ -1,4 +1,4 @@
-"""The main job: an integer and a text go from a C client to a C server on another host, in every combination of byte order.
+"""The main job: an integer and a text go from a C client to a C server on another host, for every pair of kinds of host.
 
 The claim: sent in network byte order, both arrive the same, whatever the byte orders of the two hosts. What the client had
 in memory and what the server read are the programs' own words; the bytes on the wire are captured at the client's port
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from itertools import product
 
 from testbed.architecture import ByteOrder
 from testbed.capture import ALL_PORTS, capture
@@ -23,11 +24,12 @@ from testbed.wire import Conversation, conversations, reassemble
 
 INTEGER = 0x01020304
 TEXT = "hello"
-# Of the server of the first combination; the others follow. Below the ports that kernels give to clients (from 32768).
+# Of the server of the first pair; the others follow. Below the ports that kernels give to clients (from 32768).
 FIRST_PORT = 28080
 TIMEOUT_S = 15.0  # longer than the server's own patience with a silent client (10 s)
 LONGEST_TEXT = 65535  # bytes
 COMBINATIONS: tuple[tuple[ByteOrder, ByteOrder], ...] = (("little", "little"), ("little", "big"), ("big", "little"), ("big", "big"))
+KINDS = ("native", "emulated", "vm")  # in the order that they are shown in
 
 Addresses = Mapping[str, tuple[IPv4Address | IPv6Address, ...]]
 
@@ -37,13 +39,14 @@ class Candidate:
     """A host that may take part."""
 
     name: str
+    kind: str
     byte_order: ByteOrder
     addresses: Addresses
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A combination that the lab's hosts do not offer, and why."""
+    """A combination of byte orders that the lab's hosts do not offer, and why."""
 
     client_order: ByteOrder
     server_order: ByteOrder
@@ -63,7 +66,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Exchanges:
-    """The whole main job: an exchange for each combination that could be made, and those that could not."""
+    """The whole main job: an exchange for each pair of kinds of host, and the combinations of byte order that are not there."""
 
     lab: str
     host_order: bool
@@ -92,24 +95,41 @@ def all_hold(results: Exchanges) -> bool:
 
 
 def choose(hosts: Sequence[Candidate]) -> tuple[list[tuple[Candidate, Candidate]], list[Missing]]:
-    """A client and another host as its server for every combination of byte order, and the combinations that cannot be.
+    """A client and another host as its server for every two kinds of host, each way, and the combinations of byte order without one.
 
-    The first pair in the order of ``hosts`` that shares a network, else the first pair.
+    Kinds of host differ in kind or in byte order. Of two kinds it is the first pair in the order of ``hosts`` that shares
+    a network, else the first pair; of one kind it takes two hosts.
     """
-    pairs, missing = [], []
     usable = [one for one in hosts if any(one.addresses.values())]
-    for client_order, server_order in COMBINATIONS:
-        found = [
-            (client, server)
-            for client in usable
-            for server in usable
-            if (client.byte_order, server.byte_order) == (client_order, server_order) and client.name != server.name
-        ]
-        if found:
-            pairs.append(next((pair for pair in found if pair[0].addresses.keys() & pair[1].addresses.keys()), found[0]))
-        else:
-            missing.append(Missing(client_order, server_order, _why_missing(usable, client_order, server_order)))
-    return pairs, missing
+    of_kind: dict[tuple[ByteOrder, str], list[Candidate]] = {}
+    for one in usable:
+        of_kind.setdefault((one.byte_order, one.kind), []).append(one)
+    pairs = [
+        pair
+        for client, server in sorted(product(of_kind, of_kind), key=_order_of_showing)
+        if (pair := _first_pair(of_kind[client], of_kind[server]))
+    ]
+    there = {(client.byte_order, server.byte_order) for client, server in pairs}
+    return pairs, [Missing(*orders, _why_missing(usable, *orders)) for orders in COMBINATIONS if orders not in there]
+
+
+def _order_of_showing(pair: tuple[tuple[ByteOrder, str], tuple[ByteOrder, str]]) -> tuple[int, int, int]:
+    (client_order, client_kind), (server_order, server_kind) = pair
+    return COMBINATIONS.index((client_order, server_order)), KINDS.index(client_kind), KINDS.index(server_kind)
+
+
+def _first_pair(clients: Sequence[Candidate], servers: Sequence[Candidate]) -> tuple[Candidate, Candidate] | None:
+    """The first two different hosts on one network, else the first two."""
+    found = ((client, server) for client, server in product(clients, servers) if client.name != server.name)
+    first = next(found, None)
+    if first is None or _share_a_network(first):
+        return first
+    return next(filter(_share_a_network, found), first)
+
+
+def _share_a_network(pair: tuple[Candidate, Candidate]) -> bool:
+    client, server = pair
+    return not client.addresses.keys().isdisjoint(server.addresses.keys())
 
 
 def _why_missing(usable: Sequence[Candidate], client_order: ByteOrder, server_order: ByteOrder) -> str:
@@ -149,20 +169,23 @@ def check_message(integer: int, text: str) -> bytes:
 
 
 def exchange(lab: Lab, *, host_order: bool = False, integer: int = INTEGER, text: str = TEXT, timeout_s: float = TIMEOUT_S) -> Exchanges:
-    """Let hosts of ``lab`` exchange ``integer`` (4 bytes) and ``text`` (UTF-8) in every combination of byte order, all at once.
+    """Let hosts of ``lab`` exchange ``integer`` (4 bytes) and ``text`` (UTF-8), one pair for every two kinds of host, all at once.
 
     With ``host_order`` the client forgets htonl() and htons(). ``timeout_s`` is for each client, and for its server.
     Raises :class:`InputError` when the lab has no two hosts that could talk, or the message cannot be sent, and
-    :class:`LabError` when the capture is not whole. A program that crashes, or nothing on the wire, is an inconclusive exchange.
+    :class:`LabError` when the capture is not whole. A program that crashes, a host that is gone, or nothing on the wire is an
+    inconclusive exchange.
     """
     encoded = check_message(integer, text)
     names = sorted(lab.hosts, key=natural)
-    pairs, missing = choose([Candidate(name, lab.hosts[name].byte_order, lab.hosts[name].addresses) for name in names])
+    pairs, missing = choose(
+        [Candidate(name, one.kind, one.byte_order, one.addresses) for name, one in ((name, lab.hosts[name]) for name in names)]
+    )
     if not pairs:
         raise InputError(f"lab {lab.name} has no two hosts that could talk to each other", hint="; ".join({one.reason for one in missing}))
     ports = range(FIRST_PORT, FIRST_PORT + len(pairs))
     listening: Future[None] = Future()  # whether the capture runs, or cannot
-    with lab.switch as switch, ThreadPoolExecutor(len(pairs) + 3) as pool:
+    with lab.switch as switch, ThreadPoolExecutor(2 * len(pairs) + 3) as pool:
         talks = [
             pool.submit(
                 _talk,
@@ -177,7 +200,8 @@ def exchange(lab: Lab, *, host_order: bool = False, integer: int = INTEGER, text
         ]
         devices = pool.submit(_devices, switch)
         kernels = {
-            host: pool.submit(_kernel, host) for host in {_whose_kernel(lab.host(one.name), switch) for pair in pairs for one in pair}
+            host: pool.submit(_kernel, host, timeout_s)
+            for host in {_whose_kernel(lab.host(one.name), switch) for pair in pairs for one in pair}
         }
         pool.submit(_load_dpkt)
         try:
@@ -260,12 +284,16 @@ def _whose_kernel(host: Host, switch: Host) -> Host:
     return host if host.kind == "vm" else switch
 
 
-def _kernel(host: Host) -> str:
-    return host.run(["uname", "-r"]).check(where=host.name).text.strip()
+def _kernel(host: Host, timeout_s: float) -> str:
+    """The release of its kernel. Of a guest that is gone nobody knows it; what that means for the claim, its exchanges say."""
+    try:
+        return host.run(["uname", "-r"], timeout_s=timeout_s).check(where=host.name).text.strip()
+    except TestbedError:
+        return "unknown"
 
 
 def _party(host: Host, kernel: str) -> Party:
-    return Party(host.name, host.kind, host.arch, host.byte_order, kernel)
+    return Party(host.name, host.kind, host.arch, host.byte_order, "its own" if host.kind == "vm" else "the machine's", kernel)
 
 
 def _load_dpkt() -> None:

@@ -20,12 +20,14 @@ Outcome = Literal["HOLDS", "REFUTED", "INCONCLUSIVE"]
 
 @dataclass(frozen=True)
 class Party:
-    """A host that took part. ``arch`` is Debian's name, ``kernel`` the release of the kernel whose TCP/IP stack it has."""
+    """A host that took part. ``arch`` is Debian's name, ``kernel`` the release of the kernel whose TCP/IP stack it has, and
+    ``kernel_of`` says whose that is: its own, or the machine's."""
 
     host: str
     kind: str
     arch: str
     byte_order: ByteOrder
+    kernel_of: str
     kernel: str
 
 

@@ -23,8 +23,8 @@ from uuid import uuid4
 from testbed import images
 from testbed.architecture import Architecture
 from testbed.engine import STDERR, ContainerSpec, Engine
-from testbed.errors import EngineError, ImageError
-from testbed.guest import DIRECTORY, MODELS, RUNNER, Guest, Model
+from testbed.errors import EngineError, GuestFailed, ImageError
+from testbed.guest import DEFAULT_KERNEL, DIRECTORY, MEMORY, MODELS, RUNNER, Guest, Model
 from testbed.images import Progress, silent
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FOLDERS = (*images.HOST_FOLDERS, "guest", "vm")
 REPOSITORY = "testbed/vm"
+TCG_S, KVM_S = 150.0, 20.0  # for a guest to boot and be saved; the runner gives up sooner, and says why
 ROLE, SNAPSHOT, BASE, RELEASE = "testbed.role", "snapshot", "testbed.base", "testbed.kernel"
 
 # /vm is the guest's; init and the agent are of the guest's architecture and in its own disk.
@@ -44,7 +45,8 @@ export ARCHITECTURE="$1" SUITE="$2" META="$3"
 RELEASE="${SUITE%-backports}"
 shift 3
 mkdir /tmp/kernel
-mmdebstrap --mode=root --variant=custom --skip=check/qemu --architectures="$ARCHITECTURE" --format=null \\
+fetch() {
+    mmdebstrap --mode=root --variant=custom --skip=check/qemu --architectures="$ARCHITECTURE" --format=null \\
     --setup-hook='test "$SUITE" = "${SUITE%-backports}" ||
         sed -i -n "p; s/ ${SUITE%-backports} / $SUITE /p" "$1/etc/apt/sources.list"' \\
     --customize-hook='set -e; cd /tmp/kernel; export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
@@ -53,6 +55,9 @@ mmdebstrap --mode=root --variant=custom --skip=check/qemu --architectures="$ARCH
         test -n "$newest"
         apt-get -q -o APT::Default-Release="$SUITE" -o APT::Sandbox::User=root download "$newest" >&2' \\
     "$RELEASE" - "$@" >&2
+}
+# A mirror in the middle of an update offers files of two states for a moment.
+fetch "$@" || fetch "$@" || fetch "$@"
 exec dpkg-deb --fsys-tarfile /tmp/kernel/*.deb
 """
 _ROOT_DISK = "sqfstar -quiet -no-progress -noI -noD -noF -noX disk >&2 && exec cat disk"
@@ -65,7 +70,7 @@ _MODULES_DISK = (
 def base_reference(guest: Guest, machine: Architecture) -> str:
     """The image of guests of one kernel, for a machine of that architecture."""
     digest = hashlib.sha256()
-    mechanism = {one: Path(__file__).with_name(one).read_bytes() for one in ("rootfs.py", "guest_image.py")}
+    mechanism = {one: Path(__file__).with_name(one).read_bytes() for one in ("rootfs.py", "guest.py", "guest_image.py")}
     for path, content in sorted({**images.sources(FOLDERS), **mechanism, "for": f"{guest.name} on {machine.name}".encode()}.items()):
         digest.update(f"{path}\0{len(content)}\0".encode() + content)
     return f"{REPOSITORY}-{guest.arch}-{guest.kernel}:{digest.hexdigest()[:12]}"
@@ -77,14 +82,39 @@ def reference(guest: Guest, machine: Architecture) -> str:
     return f"{base.rpartition(':')[0]}:{guest.key(base)}"
 
 
-def build(engine: Engine, wanted: Iterable[Guest], machine: Architecture, progress: Progress = silent) -> None:
-    """The images of the ``wanted`` guests; those that are not there are built. Raises :class:`ImageError`."""
-    missing = [one for one in dict.fromkeys(wanted) if not engine.image_exists(reference(one, machine))]
+def build(
+    engine: Engine, hosts: Sequence[Architecture], guests: Iterable[Guest], machine: Architecture, progress: Progress = silent
+) -> tuple[images.HostImage, ...]:
+    """The host images of some architectures, which are given back, and the images of some guests: those that are not there are
+    built, hosts' and guests' at the same time. Raises :class:`ImageError`."""
+    missing = [one for one in dict.fromkeys(guests) if not engine.image_exists(reference(one, machine))]
+    if not missing:
+        return images.build(engine, hosts, progress)
+    from testbed.rootfs import Workbench  # late: a check that finds every image has no use for it
+
+    bench = Workbench()
+    with ThreadPoolExecutor(2) as workers:
+        try:
+            work = workers.submit(_build_guests, engine, bench, missing, machine, progress)
+            ready = images.build(engine, hosts, progress, bench=bench)
+            work.result()
+        except BaseException:  # also Ctrl-C: what still runs would keep the pool, and so everybody, waiting
+            bench.stop()
+            raise
+    return ready
+
+
+def _build_guests(engine: Engine, bench: Workbench, missing: Sequence[Guest], machine: Architecture, progress: Progress) -> None:
     for guest in missing:
         base = base_reference(guest, machine)
         if not engine.image_exists(base):
-            _build_base(engine, guest, machine, base, progress)
-        _build_snapshot(engine, guest, base, reference(guest, machine), progress)
+            _build_base(engine, bench, guest, machine, base, progress)
+        _build_snapshot(engine, bench, guest, base, reference(guest, machine), progress)
+
+
+def default(machine: Architecture) -> Guest:
+    """The guest that is built along with the host images: what `kind: vm` alone is, on one network."""
+    return Guest("s390x", DEFAULT_KERNEL, MEMORY, 1, "tcg" if machine.name != "s390x" else "kvm")
 
 
 def stale(engine: Engine, machine: Architecture, references: Collection[str]) -> list[str]:
@@ -108,23 +138,20 @@ def remove_leftovers(engine: Engine) -> None:
 # --- the image of a kernel -----------------------------------------------------------------------------------------
 
 
-def _build_base(engine: Engine, guest: Guest, machine: Architecture, base: str, progress: Progress) -> None:
-    from testbed.rootfs import Workbench
-
-    bench = Workbench()
-
+def _build_base(engine: Engine, bench: Workbench, guest: Guest, machine: Architecture, base: str, progress: Progress) -> None:
     def step(what: str) -> None:
         progress(guest.name, what)
 
-    try:
-        with ThreadPoolExecutor(2) as workers:
+    with ThreadPoolExecutor(2) as workers:
+        try:
             disk = workers.submit(_root_disk, bench, guest.model, step)
             kernel = workers.submit(_kernel, bench, guest, step)
             pieces = _base(bench, guest.model, machine, step, lambda: {"root.sqfs": disk.result(), **kernel.result()})
             changes = [f'ENTRYPOINT ["{RUNNER}"]', "LABEL testbed=image", f"LABEL {BASE}={base}"]
             images.import_pieces(engine, pieces, base, platform=f"linux/{machine.name}", changes=changes)
-    finally:
-        bench.stop()
+        except BaseException:
+            bench.stop()
+            raise
     step("done")
 
 
@@ -331,7 +358,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 # --- the snapshot ----------------------------------------------------------------------------------------------------
 
 
-def _build_snapshot(engine: Engine, guest: Guest, base: str, target: str, progress: Progress) -> None:
+def _build_snapshot(engine: Engine, bench: Workbench, guest: Guest, base: str, target: str, progress: Progress) -> None:
     """Boot a guest once, and keep it as it is when it answers."""
     progress(guest.name, "booting, to make its snapshot")
     spec = ContainerSpec(
@@ -343,13 +370,18 @@ def _build_snapshot(engine: Engine, guest: Guest, base: str, target: str, progre
         devices=guest.devices,
     )
     container = engine.create_container(spec)
+    bench.when_stopped(lambda: engine.kill(container))
     try:
         engine.start(container)
-        code = engine.wait(container)
+        patience_s = TCG_S if guest.accelerator == "tcg" else KVM_S
+        code = engine.wait(container, timeout_s=patience_s)
         if code != 0:
+            how = f"it was not done in {patience_s:.0f} s" if code is None else f"exit code {code}"
             said = engine.written(container, stream=STDERR).decode(errors="backslashreplace").strip().splitlines()[-12:]
             quoted = "\n".join(f"  | {line}" for line in said)
-            raise ImageError(f"the snapshot of {guest.name} could not be made (exit code {code}):\n{quoted}", hint=_hint(quoted))
+            raise GuestFailed(
+                f"the snapshot of {guest.name} could not be made ({how}):\n{quoted}", hint=_hint(quoted), accelerator=guest.accelerator
+            )
         progress(guest.name, "saving its snapshot")
         try:
             engine.commit(container, target, changes=["CMD []"])

@@ -101,11 +101,11 @@ class Host:
             # The engine sees the end of a container a little later than we see the end of the agent in it.
             try:
                 state = wait_until(ended, timeout_s=0.5, what="the end of the container")
+                return f"its container has ended with exit code {state.exit_code}{last_words(engine, facts)}"
             except DeadlineExceeded:
                 return ""
-            except EngineError as error:
+            except EngineError as error:  # it is being removed
                 return error.message
-            return f"its container has ended with exit code {state.exit_code}{last_words(engine, facts)}"
 
         return cls(facts, connect, why=why)
 

@@ -31,6 +31,12 @@ _SYSCTL_REASONS = {
     "EINVAL": ("the kernel refuses the value", _DOCUMENTATION),
     "ERANGE": ("the value is out of range", _DOCUMENTATION),
 }
+# And where the kernel is the host's own, from the Debian suite that stands for {}.
+_SYSCTL_REASONS_OF_GUESTS = {
+    **_SYSCTL_REASONS,
+    "ENOENT": ("{}'s kernel has no such sysctl", "see `sysctl -a` on a host with that kernel; `kernel:` chooses another"),
+    **dict.fromkeys(("EACCES", "EROFS", "EPERM"), ("{}'s kernel does not let anybody set it", _DOCUMENTATION)),
+}
 
 
 def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Settings]) -> ContainerSpec:
@@ -106,7 +112,10 @@ def why_init_ended(name: str, wrote: bytes, settings: Settings) -> TestbedError:
     what, said = found[1].decode(), text(found[2])
     if what == "sysctl":
         sysctl, _, reason = said.partition(": ")
-        words, way_out = _SYSCTL_REASONS.get(reason, (f"the kernel did not take it: {reason}", ""))
+        guest = guest_from(settings)
+        reasons = _SYSCTL_REASONS_OF_GUESTS if guest else _SYSCTL_REASONS
+        words, way_out = reasons.get(reason, (f"the kernel did not take it: {reason}", ""))
+        words = words.format(guest.kernel) if guest and reason in reasons else words
         return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
     return LabError(f"host '{name}': {what} {said}")
 

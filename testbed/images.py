@@ -123,8 +123,10 @@ def plan(wanted: Iterable[HostImage], present: Collection[str]) -> Plan:
     )
 
 
-def build(store: ImageStore, wanted: Sequence[Architecture], progress: Progress = silent) -> tuple[HostImage, ...]:
-    """The host images of the ``wanted`` architectures; those that are not there are built, at the same time.
+def build(
+    store: ImageStore, wanted: Sequence[Architecture], progress: Progress = silent, *, bench: Workbench | None = None
+) -> tuple[HostImage, ...]:
+    """The host images of the ``wanted`` architectures; those that are not there are built, at the same time, on ``bench``.
 
     Raises :class:`ImageError`; an image is complete or not there at all.
     """
@@ -133,7 +135,7 @@ def build(store: ImageStore, wanted: Sequence[Architecture], progress: Progress 
     if todo.missing:
         from testbed.rootfs import Workbench  # late: a check that finds every image has no use for it
 
-        bench = Workbench()
+        bench = bench or Workbench()
         with ThreadPoolExecutor(len(todo.missing)) as workers:
             try:
                 for done in as_completed([workers.submit(_build_one, store, bench, one, progress) for one in todo.missing]):

@@ -36,7 +36,7 @@ class Lock:
 @contextmanager
 def lock(lab: str) -> Iterator[Lock]:
     """Hold the lock of a lab; its file goes when it has nothing to tell. Raises :class:`LabError` when another testbed command has it."""
-    path = _directory() / f"{lab}.lock"
+    path = own_directory() / f"{lab}.lock"
     descriptor = _hold(path, lab)
     try:
         yield Lock(descriptor)
@@ -62,10 +62,10 @@ def _hold(path: Path, lab: str) -> int:
 
 def interrupted() -> list[str]:
     """The labs whose last `up` was killed."""
-    return sorted(path.stem for path in _directory().glob("*.lock") if path.stat().st_size)
+    return sorted(path.stem for path in own_directory().glob("*.lock") if path.stat().st_size)
 
 
-def _directory() -> Path:
+def own_directory() -> Path:
     """A directory of this user's own, which nobody else can have made."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     path = Path(runtime) / "testbed" if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir()) / f"testbed-{os.geteuid()}"

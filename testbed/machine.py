@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import shutil
@@ -13,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import architecture as architectures
+from testbed import kvm
 from testbed.architecture import EMULATED
 from testbed.errors import LabError
 
-KVM_CREATE_VM = 0xAE01
 BINFMT = Path("proc/sys/fs/binfmt_misc")
 
 # Each line prints its word when that works in a network namespace that is made for it and goes with it.
@@ -50,21 +49,9 @@ class Machine:
     somaxconn: str | None
     tools: frozenset[str]
     disk_free: int | None
-
-
-def kvm_works() -> bool:
-    """Whether this machine's processor runs guests for us: KVM_CREATE_VM succeeds (the kernel's Documentation/virt/kvm/api.rst)."""
-    try:
-        kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        os.close(fcntl.ioctl(kvm, KVM_CREATE_VM, 0))
-    except OSError:
-        return False
-    finally:
-        os.close(kvm)
-    return True
+    tun: bool
+    kvm: bool
+    kvm_failure: str
 
 
 def tools_for(architecture: str) -> dict[str, str]:
@@ -77,6 +64,8 @@ def tools_for(architecture: str) -> dict[str, str]:
     return {
         "mmdebstrap": "makes the host images",
         "make": "builds the C programs",
+        "sqfstar": "makes the disks of guests",
+        "depmod": "lists the kernel modules of guests",
         **compilers,
         "ip": "part of iproute2",
     }
@@ -101,6 +90,9 @@ def read_machine(
         somaxconn=_stripped(root / "proc/sys/net/core/somaxconn"),
         tools=frozenset(tool for tool in tools_for(architecture) if shutil.which(tool)),
         disk_free=_disk_free(root / data_directory.lstrip("/")),
+        tun=(root / "dev/net/tun").exists(),
+        kvm=kvm.creates(),
+        kvm_failure=kvm.failure(),
     )
 
 

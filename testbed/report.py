@@ -57,7 +57,7 @@ def _hosts_table(rows: Sequence[HostStatus]) -> Table:
             for network, addresses in row.addresses.items()
         ]
         kernel = f"{row.kernel_of.removeprefix('the ')} {row.kernel}"
-        state = Text(printable(row.state), style="green" if row.state == "running" else WRONG)
+        state = Text(printable(row.state), style="green" if row.state.startswith("running") else WRONG)
         table.add_row(*(Text(cell) for cell in (row.name, row.kind, row.arch, row.byte_order, kernel, "\n".join(found))), state)
     return table
 
@@ -93,7 +93,7 @@ def summary(results: Exchanges) -> str:
     """The verdicts in one sentence."""
     verdicts = [one.verdict.outcome for one in results.exchanges]
     total = len(verdicts)
-    parts = [f"{verdicts.count('HOLDS')} of {total} {'combination holds' if total == 1 else 'combinations hold'}"]
+    parts = [f"{verdicts.count('HOLDS')} of {total} {'exchange holds' if total == 1 else 'exchanges hold'}"]
     if refuted := verdicts.count("REFUTED"):
         parts.append(f"{refuted} refuted")
     if inconclusive := verdicts.count("INCONCLUSIVE"):
@@ -116,9 +116,9 @@ def lesson_of(results: Exchanges) -> str:
 
 
 def _print_exchange(console: Console, one: Exchange, label_width: int) -> None:
-    seen, verdict = one.observation, one.verdict
-    heading = Text(f"{seen.client.byte_order} to {seen.server.byte_order}: ", style="bold")
-    console.print(heading.append(verdict.outcome, style=STYLES[verdict.outcome]))
+    client, server, verdict = one.observation.client, one.observation.server, one.verdict
+    heading = Text(f"{client.byte_order} to {server.byte_order}, {client.kind} to {server.kind}: ", style="bold")
+    _say(console, heading.append(verdict.outcome, style=STYLES[verdict.outcome]))
     for label, line in _lines(one, console.width - INDENT - label_width - GAP):
         _say(console, line, indent=INDENT, label=label, label_width=label_width)
     if verdict.reason:
@@ -134,14 +134,15 @@ def _say(console: Console, text: Text, *, indent: int = 0, label: str = "", labe
         console.print(Text.assemble((lead, QUIET), line), soft_wrap=True)
 
 
-def _labels(one: Exchange) -> tuple[str, str, str, str]:
-    return f"client {one.observation.client.host}", "on the wire", "should be", f"server {one.observation.server.host}"
+def _labels(one: Exchange) -> tuple[str, str, str, str, str]:
+    seen = one.observation
+    return f"client {seen.client.host}", "on the wire", "should be", f"server {seen.server.host}", "kernels"
 
 
 def _lines(one: Exchange, width: int) -> Iterator[tuple[str, Text]]:
     """What to show of one exchange, from the client to the server: (label, text) pairs."""
     seen = one.observation
-    of_client, on_wire, should_be, of_server = _labels(one)
+    of_client, on_wire, should_be, of_server, kernels = _labels(one)
     memory = seen.client_told.bytes_("memory")
     yield (
         of_client,
@@ -166,6 +167,9 @@ def _lines(one: Exchange, width: int) -> Iterator[tuple[str, Text]]:
                 ),
             )
     yield of_server, _as_read(one)
+    client, server = (f"{party.kernel_of} {printable(party.kernel)}" for party in (seen.client, seen.server))
+    both = seen.client.kernel_of == seen.server.kernel_of == "the machine's"
+    yield kernels, Text(f"{client} at both ends" if both else f"{client} to {server}", style=QUIET)
 
 
 def _as_read(one: Exchange) -> Text:

@@ -102,22 +102,32 @@ class Workbench:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stopped = False
-        self._tools: list[Tool] = []
+        self._kills: list[Callable[[], object]] = []
 
     def tool(self, doing: str, argv: Sequence[str], *, stdin: bytes = b"", on_line: Step = silent) -> Tool:
         """Start one; ``doing`` is what an error message calls it. Raises :class:`ImageError` when the bench is stopped."""
         with self._lock:
             if self._stopped:
                 raise ImageError(f"{doing}: stopped")
-            self._tools.append(Tool(doing, argv, stdin=stdin, on_line=on_line))
-            return self._tools[-1]
+            tool = Tool(doing, argv, stdin=stdin, on_line=on_line)
+            self._kills.append(tool.kill)
+            return tool
+
+    def when_stopped(self, kill: Callable[[], object]) -> None:
+        """Call ``kill`` too when all are stopped, at once if they have been."""
+        with self._lock:
+            self._kills.append(kill)
+            stopped = self._stopped
+        if stopped:
+            kill()
 
     def stop(self) -> None:
         """Kill them all, and start no more."""
         with self._lock:
             self._stopped = True
-            for tool in self._tools:
-                tool.kill()
+            kills, self._kills = self._kills, []
+        for kill in kills:
+            kill()
 
 
 class Tool:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbed import guest_image, images
-from testbed.architecture import EMULATED, of_machine
+from testbed import guest_image, kvm
+from testbed.architecture import EMULATED, Architecture, of_machine
 from testbed.change import Change, Progress, silent
 from testbed.doctor import binfmt_problem
 from testbed.engine import Engine
-from testbed.errors import InputError, LabError, SubnetTaken
+from testbed.errors import GuestFailed, InputError, LabError, SubnetTaken
+from testbed.guest import Guest
 from testbed.lab import LAB, NETWORK, existing, parts_of, settle
 from testbed.lock import lock
-from testbed.machine import kvm_works
 from testbed.network import Taken, machine_routes
 from testbed.plan import Difference, architecture_of, compare, guest_of, make_plan
 from testbed.process import Deadline
@@ -43,16 +43,13 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
     containers = [one for one in topology.hosts.values() if one.kind != "vm"]
     # The machine's own first: the switch needs it whatever the hosts are.
     wanted = dict.fromkeys((machine, *(architecture_of(one, machine) for one in containers)))
-    kvm = engine.local and kvm_works()
-    guests = {name: guest_of(one, machine, kvm=kvm) for name, one in topology.hosts.items() if one.kind == "vm"}
     if EMULATED in wanted and machine != EMULATED and engine.local and (problem := binfmt_problem()):
         raise LabError(problem, hint="run: make setup")
     with lock(topology.name) as held:
         if held.interrupted:
             progress(topology.name, "the last up was interrupted: waiting for the engine")
             settle(engine, topology.name)
-        by_architecture = {one.architecture.name: one.reference for one in images.build(engine, list(wanted), progress)}
-        guest_image.build(engine, guests.values(), machine, progress)
+        by_architecture, guests = build_images(engine, topology, list(wanted), machine, progress)
         references = {
             name: by_architecture[architecture_of(topology.hosts[name], machine).name] for name in topology.hosts if name not in guests
         }
@@ -74,6 +71,29 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
                     raise
         held.done()
     return Outcome(difference, time.monotonic() - begin)
+
+
+def build_images(
+    engine: Engine, topology: Topology, hosts: Sequence[Architecture], machine: Architecture, progress: Progress
+) -> tuple[dict[str, str], dict[str, Guest]]:
+    """The host images of some architectures, by architecture, and what each vm host is, with its image made: on KVM
+    where that runs guests, else emulated."""
+
+    def build(*, on_kvm: bool) -> tuple[dict[str, str], dict[str, Guest]]:
+        guests = {name: guest_of(one, machine, kvm=on_kvm) for name, one in topology.hosts.items() if one.kind == "vm"}
+        made = guest_image.build(engine, hosts, guests.values(), machine, progress)
+        return {one.architecture.name: one.reference for one in made}, guests
+
+    on_kvm = engine.local and any(one.kind == "vm" and architecture_of(one, machine) == machine for one in topology.hosts.values())
+    if on_kvm and kvm.works():
+        try:
+            return build(on_kvm=True)
+        except GuestFailed as error:
+            if error.accelerator != "kvm":
+                raise
+            kvm.give_up(error.message.splitlines()[0])
+            progress(topology.name, "KVM runs no guest on this machine, so guests are emulated")
+    return build(on_kvm=False)
 
 
 def taken(engine: Engine, lab: str) -> list[Taken]:

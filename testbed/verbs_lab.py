@@ -106,7 +106,7 @@ def status(lab: str | None, as_json: bool) -> None:
 @click.option("--text", default="hello", show_default=True, help="The text to send.")
 @AS_JSON
 def exchange(lab: str | None, host_order: bool, integer: int, text: str, as_json: bool) -> None:
-    """Let a C client and a C server on different hosts exchange an integer and a text, in all combinations of byte order.
+    """Let a C client and a C server on different hosts exchange an integer and a text, for every two kinds of host.
 
     Shows what the client had in memory, the bytes on the wire (from a capture), what the server read, and the verdict.
     Exit code 1 when a verdict is not HOLDS.
@@ -129,6 +129,7 @@ def exchange(lab: str | None, host_order: bool, integer: int, text: str, as_json
             out = console()
             report.print_hosts(out, labs.status(its_engine, there.name))
             report.print_exchanges(out, results)
-            report.print_next(out, there.name, host_order=host_order, command=own_name())
+            one = results.exchanges[-1].observation.client.host  # a vm where there is one: the last kind shown
+            report.print_next(out, there.name, host_order=host_order, host=one, command=own_name())
     if not main_job.all_hold(results):
         sys.exit(1)

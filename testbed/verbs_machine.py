@@ -90,12 +90,21 @@ def images(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand:
         return
+    from testbed import guest_image
     from testbed import images as host_images
+    from testbed.architecture import of_machine
     from testbed.arguments import engine
 
     with engine() as its_engine:
-        wanted, present, old = host_images.wanted_by(its_engine), its_engine.list_images(), host_images.stale(its_engine)
-    rows = [{"architecture": one.architecture.name, "reference": one.reference, "present": one.reference in present} for one in wanted]
+        present, machine = its_engine.list_images(), of_machine(its_engine.machine)
+        guest = guest_image.default(machine)
+        wanted = [(one.name, one.architecture.name, one.reference) for one in host_images.wanted_by(its_engine)]
+        wanted.append((guest.name, guest.arch, guest_image.reference(guest, machine)))
+        old = [*host_images.stale(its_engine), *guest_image.stale(its_engine, machine, present)]
+    rows = [
+        {"name": name, "architecture": architecture, "reference": reference, "present": reference in present}
+        for name, architecture, reference in wanted
+    ]
     if as_json:
         print_json({"images": rows, "stale": old})
         return
@@ -107,21 +116,26 @@ def images(context: click.Context, as_json: bool) -> None:
 
 @images.command()
 def build() -> None:
-    """Build the images that are missing, for the machine's own architecture and for s390x.
+    """Build the images that are missing: of hosts of the machine's own architecture and of s390x, and of the s390x guest.
+
+    Other guests are made when a lab first has one.
 
     \b
     Example:
       testbed images build
     """
+    from testbed import guest_image
     from testbed import images as host_images
+    from testbed.architecture import of_machine
     from testbed.arguments import engine
     from testbed.progress import Progress
 
     with engine() as its_engine, Progress(errors_console()) as progress:
-        wanted = host_images.wanted_by(its_engine)
-        host_images.build(its_engine, [one.architecture for one in wanted], progress)
-    for one in wanted:
-        click.echo(f"{one.reference}  there")
+        wanted, machine = host_images.wanted_by(its_engine), of_machine(its_engine.machine)
+        guest = guest_image.default(machine)
+        guest_image.build(its_engine, [one.architecture for one in wanted], [guest], machine, progress)
+    for reference in (*(one.reference for one in wanted), guest_image.reference(guest, machine)):
+        click.echo(f"{reference}  there")
 
 
 @images.command()
@@ -132,11 +146,17 @@ def prune() -> None:
     Example:
       testbed images prune
     """
+    from testbed import guest_image
     from testbed import images as host_images
+    from testbed.architecture import of_machine
     from testbed.arguments import engine
 
     with engine() as its_engine:
-        for reference in host_images.remove_stale(its_engine):
+        guest_image.remove_leftovers(its_engine)
+        guests = guest_image.stale(its_engine, of_machine(its_engine.machine), its_engine.list_images())
+        for reference in guests:
+            its_engine.remove_image(reference)
+        for reference in (*guests, *host_images.remove_stale(its_engine)):
             click.echo(f"{reference}  removed")
 
 

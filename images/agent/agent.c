@@ -29,6 +29,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -70,6 +71,7 @@ struct command {
 static struct command *commands;
 static int in = STDIN_FILENO, out = STDOUT_FILENO, signals;
 static bool stays, greeted;
+static int nothing; /* see struct order */
 
 static struct { unsigned char *bytes; size_t start, end, capacity; } queue; /* on its way to the client */
 static struct { unsigned char bytes[4 + FRAME_MOST]; size_t size; } received;
@@ -200,6 +202,22 @@ static void flush(void)
     queue.start = queue.end = 0;
 }
 
+/* The client has said what none may. That is the end, unless others have this agent too: then it is the end of what that
+ * client has here, and it is told. */
+static void refuse(uint32_t id, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void refuse(uint32_t id, const char *format, ...)
+{
+    char why[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(why, sizeof why, format, arguments);
+    va_end(arguments);
+    if (!stays)
+        die("garbage from the client: %s", why);
+    end_session(id >> SESSION_SHIFT);
+    tell(&(struct command){.id = id}, GOODBYE, why, strlen(why));
+}
+
 /* --- a command's streams -------------------------------------------------------------------------------------- */
 
 static void close_output(struct command *command, int i)
@@ -290,8 +308,10 @@ static void take_input(struct command *command, const unsigned char *bytes, size
 {
     if (command->input < 0 || command->input_complete)
         return;
-    if (size > INPUT_WINDOW - command->waiting_size)
-        die("the client sent more input than it had credit for");
+    if (size > INPUT_WINDOW - command->waiting_size) {
+        refuse(command->id, "more input than it had credit for");
+        return;
+    }
     add_input(command, bytes, size);
     feed(command);
 }
@@ -442,13 +462,13 @@ static void rotate(void)
 
 /* --- from the client ------------------------------------------------------------------------------------------ */
 
-/* COUNT strings from AT on, each ending in NUL before END, into LIST; where the next would start. */
+/* COUNT strings from AT on, each ending in NUL before END, into LIST; where the next would start, NULL when there are fewer. */
 static char *strings(char *at, const char *end, char **list, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        char *nul = at < end ? memchr(at, '\0', (size_t)(end - at)) : NULL;
+        char *nul = at && at < end ? memchr(at, '\0', (size_t)(end - at)) : NULL;
         if (!nul)
-            die("garbage from the client: a START with fewer strings than it says");
+            return NULL;
         list[i] = at;
         at = nul + 1;
     }
@@ -460,41 +480,58 @@ static struct size size_at(const unsigned char *at)
     return (struct size){.rows = (uint16_t)(at[0] << 8 | at[1]), .columns = (uint16_t)(at[2] << 8 | at[3])};
 }
 
-static void take_start(uint32_t id, unsigned char *body, size_t size)
+/* The strings of a START into ORDER, whose lists have room for them: what is wrong with them, or NULL. */
+static const char *read_strings(struct order *order, size_t argument_count, size_t variable_count, char *at, const char *end)
 {
     enum { FIXED = 5 };
-    char *at = (char *)body + START_NUMBERS, *end = (char *)body + size, *fixed[FIXED];
-    if (size < START_NUMBERS)
-        die("garbage from the client: a START of %zu bytes", size);
+    char *fixed[FIXED];
+    at = strings(at, end, fixed, FIXED);
+    at = strings(at, end, order->arguments, argument_count);
+    if (!strings(at, end, order->environment, variable_count))
+        return "a START with fewer strings than it says";
+    for (size_t i = 0; i < variable_count; i++)
+        if (!strchr(order->environment[i], '='))
+            return "a variable without '='";
+    order->directory = fixed[0];
+    order->user = fixed[1];
+    for (int i = 0; i < 3; i++)
+        order->files[i] = order->detached && !*fixed[2 + i] ? "/dev/null" : fixed[2 + i];
+    return NULL;
+}
+
+static void take_start(uint32_t id, unsigned char *body, size_t size)
+{
+    if (size < START_NUMBERS) {
+        refuse(id, "a START of %zu bytes", size);
+        return;
+    }
     const size_t argument_count = get32(body + 12), variable_count = get32(body + 16);
     const uint32_t flags = get32(body);
-    if (argument_count < 1 || argument_count > size || variable_count > size)
-        die("garbage from the client: a START with %zu arguments and %zu variables", argument_count, variable_count);
-    if (flags > TERMINAL)
-        die("garbage from the client: a START with flags %u", flags);
+    if (argument_count < 1 || argument_count > size || variable_count > size) {
+        refuse(id, "a START with %zu arguments and %zu variables", argument_count, variable_count);
+        return;
+    }
+    if (flags > TERMINAL) {
+        refuse(id, "a START with flags %u", flags);
+        return;
+    }
     char **lists = calloc(argument_count + variable_count + 2, sizeof *lists);
     if (!lists)
         die("out of memory");
     struct order order = {
         .detached = flags == DETACHED,
-        .expendable = stays,
+        .nothing = nothing,
         .terminal = flags == TERMINAL,
         .size = size_at(body + 8),
         .mode = get32(body + 4) & 07777,
         .arguments = lists,
         .environment = lists + argument_count + 1,
     };
-    at = strings(at, end, fixed, FIXED);
-    at = strings(at, end, order.arguments, argument_count);
-    at = strings(at, end, order.environment, variable_count);
-    for (size_t i = 0; i < variable_count; i++)
-        if (!strchr(order.environment[i], '='))
-            die("garbage from the client: a variable without '='");
-    order.directory = fixed[0];
-    order.user = fixed[1];
-    for (int i = 0; i < 3; i++)
-        order.files[i] = order.detached && !*fixed[2 + i] ? "/dev/null" : fixed[2 + i];
-    start(id, &order);
+    const char *wrong = read_strings(&order, argument_count, variable_count, (char *)body + START_NUMBERS, (char *)body + size);
+    if (wrong)
+        refuse(id, "%s", wrong);
+    else
+        start(id, &order);
     free(lists);
 }
 
@@ -503,7 +540,7 @@ static void take_environment(char *at, size_t size)
     for (char *end = at + size; at < end;) {
         char *one;
         at = strings(at, end, &one, 1);
-        if (!strchr(one, '=') || !(one = strdup(one)) || putenv(one) != 0)
+        if (!at || !strchr(one, '=') || !(one = strdup(one)) || putenv(one) != 0)
             die("garbage from the client: a wrong ENVIRONMENT");
     }
 }
@@ -522,13 +559,16 @@ static void take_hello(uint32_t id, const unsigned char *body, size_t size)
 
 static void take_credit(struct command *command, const unsigned char *body, size_t size)
 {
-    if (size != 5 || (body[0] != STDOUT_FILENO && body[0] != STDERR_FILENO))
-        die("garbage from the client: a wrong CREDIT");
+    if (size != 5 || (body[0] != STDOUT_FILENO && body[0] != STDERR_FILENO)) {
+        refuse(command->id, "a wrong CREDIT");
+        return;
+    }
     struct stream *stream = &command->output[body[0] - STDOUT_FILENO];
     const uint32_t more = get32(body + 1);
     if (more > OUTPUT_WINDOW - stream->credit)
-        die("garbage from the client: credit beyond the window");
-    stream->credit += more;
+        refuse(command->id, "credit beyond the window");
+    else
+        stream->credit += more;
 }
 
 static void take_frame(unsigned char kind, uint32_t id, unsigned char *body, size_t size)
@@ -553,8 +593,9 @@ static void take_frame(unsigned char kind, uint32_t id, unsigned char *body, siz
         return;
     case START:
         if (command)
-            die("garbage from the client: command %u is there already", id);
-        take_start(id, body, size);
+            refuse(id, "command %u is there already", id);
+        else
+            take_start(id, body, size);
         return;
     case STDIN:
         if (command)
@@ -566,14 +607,14 @@ static void take_frame(unsigned char kind, uint32_t id, unsigned char *body, siz
         return;
     case SIGNAL:
         if (size != 1 || body[0] < 1 || body[0] >= NSIG)
-            die("garbage from the client: a wrong SIGNAL");
-        if (command && command->pid > 0)
+            refuse(id, "a wrong SIGNAL");
+        else if (command && command->pid > 0)
             kill(-command->pid, body[0]);
         return;
     case RESIZE:
         if (size != 4 || (command && !command->has_terminal))
-            die("garbage from the client: a wrong RESIZE");
-        if (command && command->output[0].fd >= 0)
+            refuse(id, "a wrong RESIZE");
+        else if (command && command->output[0].fd >= 0)
             resize_terminal(command->output[0].fd, size_at(body));
         return;
     case CREDIT:
@@ -581,7 +622,7 @@ static void take_frame(unsigned char kind, uint32_t id, unsigned char *body, siz
             take_credit(command, body, size);
         return;
     default:
-        die("garbage from the client: a frame of kind %d", kind);
+        refuse(id, "a frame of kind %d", kind);
     }
 }
 
@@ -699,17 +740,20 @@ static void read_arguments(int argc, char *argv[])
 /* glibc keeps signals 32 and 33 to itself and signal() refuses them; whoever started us may have left one ignored. */
 static void by_default(int number)
 {
-    static const unsigned long nothing[8]; /* the kernel's struct sigaction, SIG_DFL, of any architecture */
-    syscall(SYS_rt_sigaction, number, nothing, NULL, 8UL);
+    static const unsigned long zeros[8]; /* the kernel's struct sigaction, SIG_DFL, of any architecture */
+    syscall(SYS_rt_sigaction, number, zeros, NULL, 8UL);
 }
 
 int main(int argc, char *argv[])
 {
-    int spare; /* no pipe of a command may get the number of a standard stream that we were not given */
-    while ((spare = open("/dev/null", O_RDWR)) >= 0 && spare <= STDERR_FILENO)
-        ;
-    close(spare);
+    while ((nothing = open(NOTHING, O_RDWR)) >= 0 && nothing <= STDERR_FILENO)
+        ; /* no pipe of a command may get the number of a standard stream that we were not given */
+    if (nothing < 0)
+        die(NOTHING ": %s", strerror(errno));
     read_arguments(argc, argv);
+    if (chdir("/") < 0)
+        die("/: %s", strerror(errno));
+    umask(022);
     close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     fcntl(in, F_SETFL, fcntl(in, F_GETFL) | O_NONBLOCK);
     fcntl(out, F_SETFL, fcntl(out, F_GETFL) | O_NONBLOCK);

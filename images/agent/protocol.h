@@ -28,7 +28,8 @@
  *
  * Several clients may share one way to an agent: a guest has only one. The bits of an id from SESSION_SHIFT on say
  * whose command it is; a client with a way of its own has 0 there. GOODBYE ends what the session in its id has, and an
- * agent that stays then says the same: until then the session's commands may still be heard of.
+ * agent that stays then says the same: until then the session's commands may still be heard of. GOODBYE with a reason
+ * (text) comes unasked, when the session has said what none may, and wants GOODBYE. Any other agent leaves then.
  *
  * ENVIRONMENT is what all commands get from then on, beside the agent's own.
  *

@@ -205,6 +205,11 @@ static void use_file(struct plan *plan, int number)
 {
     const char *path = plan->order->files[number];
     const int what = NO_STDIN + number;
+    if (strcmp(path, NOTHING) == 0) {
+        if (dup2(plan->order->nothing, number) < 0)
+            fail(plan, what);
+        return;
+    }
     int flags = number == STDIN_FILENO ? O_RDONLY : O_WRONLY | O_CREAT | O_TRUNC;
     int fd = open(path, flags | O_NONBLOCK | O_NOCTTY, 0600);
     struct stat status;
@@ -251,17 +256,6 @@ static void execute(struct plan *plan)
     errno = error;
 }
 
-/* A guest's agent is the last that the kernel shall kill for want of memory, and what it starts is not. */
-static void forgo_protection(void)
-{
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        ssize_t ignored = write(fd, "0", 1); /* where there is no such file there was no protection */
-        (void)ignored;
-        close(fd);
-    }
-}
-
 static _Noreturn void become(struct plan *plan)
 {
     const struct order *order = plan->order;
@@ -281,13 +275,10 @@ static _Noreturn void become(struct plan *plan)
         (syscall(SYS_setgroups, who->group_count, who->groups) < 0 || syscall(SYS_setresgid, who->gid, who->gid, who->gid) < 0 ||
          syscall(SYS_setresuid, who->uid, who->uid, who->uid) < 0))
         fail(plan, NO_USER);
-    if (chdir(*order->directory ? order->directory : "/") < 0)
+    if (*order->directory && chdir(order->directory) < 0) /* the agent's own is / */
         fail(plan, NO_DIRECTORY);
     if (!order->detached)
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* should the agent itself be killed */
-    if (order->expendable)
-        forgo_protection();
-    umask(022);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL); /* all dispositions are the default: the agent has no handler */
     execute(plan);

@@ -150,6 +150,10 @@ static void put_root_together(void)
     mount_on("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
     mount_on("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
     mkdir("/run/testbed", 0755);
+    /* In the overlay's upper layer already when a host is made of this guest, which then need not copy them up. */
+    static const char *const written[] = {"/etc/hosts", "/etc/hostname"};
+    for (size_t i = 0; i < sizeof written / sizeof *written; i++)
+        close(open(written[i], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     symlink("/proc/self/fd", "/dev/fd");
 }
 
@@ -176,15 +180,12 @@ static void name_ports(void)
     }
 }
 
-static void start_agent(void)
+static pid_t start_agent(void)
 {
     pid_t pid = fork();
     if (pid == 0) {
         setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", 1);
         setenv("HOME", "/root", 1);
-        int adjustment = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-        if (adjustment < 0 || write(adjustment, "-1000", 5) != 5)
-            die("oom_score_adj: %s", strerror(errno));
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
@@ -194,6 +195,7 @@ static void start_agent(void)
     }
     if (pid < 0)
         die("fork: %s", strerror(errno));
+    return pid;
 }
 
 int main(void)
@@ -209,10 +211,11 @@ int main(void)
     sigemptyset(&deaths);
     sigaddset(&deaths, SIGCHLD);
     sigprocmask(SIG_BLOCK, &deaths, NULL);
-    start_agent();
+    const pid_t agent = start_agent();
     for (;;) {
         sigwaitinfo(&deaths, NULL);
-        while (waitpid(-1, NULL, WNOHANG) > 0)
-            ;
+        for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;)
+            if (pid == agent)
+                die("the agent has ended"); /* QEMU does not tell: whoever talks to it would wait for ever */
     }
 }

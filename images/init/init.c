@@ -1,8 +1,10 @@
 /* PID 1 of every container host: configures the host's network stack, starts its command, reaps what dies.
  * On a guest, whose PID 1 is another (guest/guest.c), it does the same as a process like others.
  *
- *     init [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT]
- *          [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]
+ *     init --from-input
+ *     init [--environment NAME=VALUE]... [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]...
+ *          [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]...
+ *          [-- COMMAND ARGUMENT...]
  *
  * In this order: TEXT becomes /etc/hosts; devices get no IPv6, unless they get an address of it; each sysctl is
  * written, read back and compared; "init: waiting" goes to standard error, and the devices are put into the namespace
@@ -11,7 +13,9 @@
  * ends, its exit code (128 + N for signal N) goes to /run/testbed/command.exit and the host stays up. SIGTERM and
  * SIGINT end the host. Without addresses there is nothing to wait for.
  *
- * For a guest, before all of this: its name, its wall clock (seconds since 1970, with a fraction), bytes for the kernel's
+ * With --from-input the arguments are read from standard input, each ends in NUL.
+ *
+ * For a guest, before all of this: more of the command's environment, its name, its wall clock (seconds since 1970 with nine decimals), bytes for the kernel's
  * random number generator, which starts anew with them, and the MAC and MTU of each device, which is not put in.
  *
  * What cannot be set ends init with exit code 1 and one line that says which, and the errno's name: a host that is not
@@ -139,6 +143,12 @@ static int set_sysctl(const char *assignment)
 
 /* --- who it is ---------------------------------------------------------------------------------------------------- */
 
+static int add_variable(const char *assignment)
+{
+    char *kept = strdup(assignment);
+    return kept && strchr(kept, '=') ? putenv(kept) : -1;
+}
+
 static int set_hostname(const char *name)
 {
     FILE *file = fopen("/etc/hostname", "w");
@@ -149,7 +159,8 @@ static int set_clock(const char *seconds)
 {
     struct timespec now = {0};
     long long whole = 0;
-    if (sscanf(seconds, "%lld.%9ld", &whole, &now.tv_nsec) != 2) {
+    int point = 0, end = 0;
+    if (sscanf(seconds, "%lld.%n%9ld%n", &whole, &point, &now.tv_nsec, &end) != 2 || end - point != 9 || seconds[end]) {
         errno = EINVAL;
         return -1;
     }
@@ -161,6 +172,10 @@ static int set_clock(const char *seconds)
 static int seed_random(const char *hex)
 {
     size_t size = strlen(hex) / 2;
+    if (strspn(hex, "0123456789abcdef") != 2 * size || hex[2 * size]) {
+        errno = EINVAL;
+        return -1;
+    }
     struct rand_pool_info *seed = calloc(1, sizeof *seed + size);
     int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC), failed = !seed || fd < 0;
     if (!failed) {
@@ -187,6 +202,7 @@ static int write_hosts(const char *text)
 }
 
 static const struct { const char *option; int (*set)(const char *value); } identity[] = {
+    {"--environment", add_variable},
     {"--hostname", set_hostname},
     {"--clock", set_clock},
     {"--seed", seed_random},
@@ -328,7 +344,7 @@ static void note_end(int status)
 static _Noreturn void wrong(const char *what)
 {
     say("%s: unknown, or its value is missing or malformed", what);
-    say("usage: init [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT] "
+    say("usage: init --from-input | [--environment NAME=VALUE]... [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT] "
         "[--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]");
     exit(BAD_ARGUMENTS);
 }
@@ -391,6 +407,26 @@ static int configure(enum phase phase, int argc, char *argv[])
     return 0;
 }
 
+/* The arguments that are on standard input, after PROGRAM. */
+static char **read_arguments(char *program, int *count)
+{
+    enum { MOST = 256 * 1024 };
+    char *text = calloc(1, MOST + 1);
+    size_t size = 0;
+    for (ssize_t got = 1; text && got > 0 && size < MOST; size += got > 0 ? (size_t)got : 0)
+        got = read(STDIN_FILENO, text + size, MOST - size);
+    *count = 1;
+    for (size_t i = 0; i < size; i++)
+        *count += text[i] == '\0';
+    char **arguments = calloc((size_t)*count + 1, sizeof *arguments);
+    if (!text || !arguments || size == 0)
+        wrong("--from-input");
+    arguments[0] = program;
+    for (int i = 1; i < *count; i++, text += strlen(text) + 1)
+        arguments[i] = text;
+    return arguments;
+}
+
 static _Noreturn void end(int signal_number)
 {
     (void)signal_number;
@@ -406,6 +442,8 @@ int main(int argc, char *argv[])
     signal(SIGTERM, end);                  /* PID 1 is sent only those signals that it handles */
     signal(SIGINT, end);
 
+    if (argc == 2 && strcmp(argv[1], "--from-input") == 0)
+        argv = read_arguments(argv[0], &argc);
     int has_addresses = 0, has_links = 0;
     char **command = parse(argc, argv, &has_addresses, &has_links);
     if (has_addresses && only_ipv4_by_default() < 0)

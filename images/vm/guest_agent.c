@@ -100,6 +100,21 @@ bool greet_agent(int stream, int timeout_ms)
            memcmp(frame.bytes + HEADER_SIZE, MAGIC, MAGIC_SIZE) == 0 && frame.bytes[HEADER_SIZE + MAGIC_SIZE] == VERSION;
 }
 
+bool agent_answers(int stream, int timeout_ms)
+{
+    /* The end of a session that there is not. */
+    const uint32_t id = UINT32_MAX << SESSION_SHIFT;
+    const long deadline = now_ms() + timeout_ms;
+    unsigned char goodbye[HEADER_SIZE];
+    if (send_frame(stream, goodbye, GOODBYE, id, 0) < 0)
+        return false;
+    for (;;) {
+        int kind = next_frame(stream, deadline);
+        if (kind < 0 || (kind == GOODBYE && get32(frame.bytes + 5) == id))
+            return kind == GOODBYE;
+    }
+}
+
 /* Append the strings of LIST with their ends at AT; where the next would begin, or NULL without room. */
 static unsigned char *append(unsigned char *at, const unsigned char *end, char *const *list)
 {
@@ -185,11 +200,30 @@ int run_on_guest(int stream, char *const *argv, int input)
 
 int start_on_guest(int stream, char *const *argv, const char *output, const char *errors)
 {
-    static char null[] = "/dev/null";
+    static char nothing[] = "";
     char out[64], err[64];
     strncpy(out, output, sizeof out - 1)[sizeof out - 1] = '\0';
     strncpy(err, errors, sizeof err - 1)[sizeof err - 1] = '\0';
-    if (order(stream, STARTED_ID, DETACHED, argv, (char *const[]){null, out, err, NULL}) < 0)
+    if (order(stream, STARTED_ID, 0, argv, (char *const[]){nothing, out, err, NULL}) < 0 || next_frame(stream, -1) != STARTED)
         return -1;
-    return next_frame(stream, -1) == STARTED ? 0 : -1;
+    for (int ends = 0; ends < 2; ends++) /* of the outputs, which are files */
+        if (next_frame(stream, -1) != END)
+            return -1;
+    return 0;
+}
+
+int tell_started(int stream, const char *bytes, size_t size)
+{
+    static unsigned char piece[HEADER_SIZE + DATA_MOST];
+    if (size > INPUT_WINDOW)
+        return -1;
+    while (size > 0) {
+        size_t part = size < DATA_MOST ? size : DATA_MOST;
+        memcpy(piece + HEADER_SIZE, bytes, part);
+        if (send_frame(stream, piece, STDIN, STARTED_ID, part) < 0)
+            return -1;
+        bytes += part;
+        size -= part;
+    }
+    return send_frame(stream, piece, STDIN_END, STARTED_ID, 0);
 }

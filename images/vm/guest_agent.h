@@ -8,8 +8,11 @@
 
 enum { OWN_SLOT = 0 }; /* of ids; those of clients are above, see sessions.h */
 
-/* Greet the agent at the other end of STREAM: true when it answers within TIMEOUT_MS. */
+/* Greet the agent at the other end of STREAM: true when it answers within TIMEOUT_MS. Ends what it runs. */
 bool greet_agent(int stream, int timeout_ms);
+
+/* Whether an agent that was greeted before answers within TIMEOUT_MS. Harms nothing that it runs. */
+bool agent_answers(int stream, int timeout_ms);
 
 /* Make the strings of ENVIRONMENT (NAME=VALUE, ends with NULL) part of what commands on the guest get. */
 void set_environment(int stream, char *const *environment);
@@ -18,8 +21,11 @@ void set_environment(int stream, char *const *environment);
  * for signal N), or -1 when the guest is gone or cannot run it. */
 int run_on_guest(int stream, char *const *argv, int input);
 
-/* Start a command that goes on by itself, its outputs written to the two files: 0 or -1. Its EXITED comes later, with the id STARTED_ID. */
+/* Start a command that goes on, its outputs written to the two files: 0 or -1. Its EXITED comes later, with the id STARTED_ID. */
 enum { STARTED_ID = 1 };
 int start_on_guest(int stream, char *const *argv, const char *output, const char *errors);
+
+/* Give that command all of its input: 0 or -1. */
+int tell_started(int stream, const char *bytes, size_t size);
 
 #endif

@@ -44,7 +44,7 @@
 extern char **environ;
 
 enum { AGENT_FD = 100, QMP_FD, TAPS_FD, NETWORKS_MOST = 16 }; /* above all that we open ourselves */
-enum { RESTORED_MS = 3000, BOOTED_MS = 60000, SAVED_MS = 60000, ENDED_MS = 500, SEED_SIZE = 32 };
+enum { RESTORED_MS = 3000, BOOTED_MS = 60000, SAVED_MS = 60000, ENDED_MS = 500, SEED_SIZE = 32, INPUT_MOST = 256 * 1024 };
 enum { GUEST_ENDED = 1, BAD_ARGUMENTS = 2 };
 enum mode { SAVE, RESTORE, BOOT };
 
@@ -243,37 +243,53 @@ static void read_release(char *release, size_t size)
     fclose(file);
 }
 
-/* What every clone of a snapshot must have of its own, and what it has slept through, as arguments of init. */
-static void add_individuality(char **at)
+/* Arguments of init, each with the NUL that ends it. */
+static struct { char bytes[INPUT_MOST]; size_t size; } told;
+
+static void tell(const char *argument)
 {
-    static char clock[64], seed[2 * SEED_SIZE + 1];
+    size_t size = strlen(argument) + 1;
+    if (size > sizeof told.bytes - told.size) {
+        say("vm: what init is to be told has more than %zu bytes", sizeof told.bytes);
+        exit(GUEST_ENDED);
+    }
+    memcpy(told.bytes + told.size, argument, size);
+    told.size += size;
+}
+
+/* What every clone of a snapshot must have of its own, and what it has slept through. */
+static void tell_individuality(void)
+{
+    char hostname[65] = "", clock[64], seed[2 * SEED_SIZE + 1];
     unsigned char random[SEED_SIZE];
     struct timespec now;
+    gethostname(hostname, sizeof hostname - 1);
     clock_gettime(CLOCK_REALTIME, &now);
     snprintf(clock, sizeof clock, "%lld.%09ld", (long long)now.tv_sec, now.tv_nsec);
     if (getrandom(random, sizeof random, 0) != sizeof random)
         die("getrandom");
     for (size_t i = 0; i < sizeof random; i++)
         snprintf(seed + 2 * i, 3, "%02x", random[i]);
-    *at++ = "--clock";
-    *at++ = clock;
-    *at++ = "--seed";
-    *at++ = seed;
+    const char *const arguments[] = {"--hostname", hostname, "--clock", clock, "--seed", seed};
+    for (size_t i = 0; i < sizeof arguments / sizeof *arguments; i++)
+        tell(arguments[i]);
 }
 
-/* Run init on the guest, which makes it this host. */
+/* Start init on the guest, where it waits to be told what host it is to make of it. That is before a snapshot: the guest of a
+ * clone, which has none of its code translated, need not start a program then. */
+static void start_init(void)
+{
+    char *init[] = {"/usr/lib/testbed/init", "--from-input", NULL};
+    if (start_on_guest(qemu.agent, init, "/dev/virtio-ports/stdout", "/dev/virtio-ports/stderr") < 0) {
+        say("vm: init cannot be run on the guest");
+        exit(GUEST_ENDED);
+    }
+}
+
+/* Let init make the guest this host. */
 static void make_host(char **arguments, int count)
 {
-    char hostname[65] = "";
-    char **whole = calloc((size_t)count + 8, sizeof *whole);
-    if (!whole)
-        die("init's arguments");
-    gethostname(hostname, sizeof hostname - 1);
-    whole[0] = "/usr/lib/testbed/init";
-    whole[1] = "--hostname";
-    whole[2] = hostname;
-    add_individuality(whole + 3);
-    memcpy(whole + 7, arguments, (size_t)count * sizeof *whole);
+    tell_individuality();
     set_environment(qemu.agent, environ);
     int files = open(FILES, O_RDONLY | O_CLOEXEC);
     if (files >= 0) {
@@ -285,11 +301,16 @@ static void make_host(char **arguments, int count)
         }
         close(files);
     }
-    if (start_on_guest(qemu.agent, whole, "/dev/virtio-ports/stdout", "/dev/virtio-ports/stderr") < 0) {
-        say("vm: init cannot be run on the guest");
+    for (char **variable = environ; *variable; variable++) {
+        tell("--environment");
+        tell(*variable);
+    }
+    for (int i = 0; i < count; i++)
+        tell(arguments[i]);
+    if (tell_started(qemu.agent, told.bytes, told.size) < 0) {
+        say("vm: init on the guest takes no arguments");
         exit(GUEST_ENDED);
     }
-    free(whole);
 }
 
 /* What most commands need is in the guest's memory then, and not read from its disk again by each clone. */
@@ -313,6 +334,7 @@ static int save(int memory_mb, int networks, const int *taps, char **arguments, 
     if (!greet_agent(qemu.agent, BOOTED_MS))
         return say_not_up();
     warm_up();
+    start_init();
     save_snapshot();
     stop_qemu();
     if (fsync(memory) < 0)
@@ -332,7 +354,7 @@ static int bring_up(int memory_mb, int networks, const int *taps, char **argumen
     for (int i = 0; i < networks; i++)
         if ((errno = join_tap(i)) != 0)
             die("joining the guest's network");
-    if (restored && !(loading && greet_agent(qemu.agent, RESTORED_MS))) {
+    if (restored && !(loading && agent_answers(qemu.agent, RESTORED_MS))) {
         say("vm: the snapshot could not be restored, so the guest is booted");
         stop_qemu();
         start_qemu(BOOT, memory_mb, networks, taps, arguments, count);
@@ -340,6 +362,8 @@ static int bring_up(int memory_mb, int networks, const int *taps, char **argumen
     }
     if (!restored && !greet_agent(qemu.agent, BOOTED_MS))
         return say_not_up();
+    if (!restored)
+        start_init();
     say("vm: %s %s", restored ? "restored" : "booted", release);
     return 0;
 }

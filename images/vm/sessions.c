@@ -224,7 +224,10 @@ static int pass_to_client(const unsigned char *frame, size_t size)
     struct session *session = number < SESSIONS_MOST ? sessions[number] : NULL;
     if (!session)
         return -1;
-    if (frame[4] == GOODBYE) {
+    if (frame[4] == GOODBYE && size > HEADER_SIZE) {
+        dprintf(STDERR_FILENO, "vm: a client was dropped: %.*s\n", (int)(size - HEADER_SIZE), (const char *)frame + HEADER_SIZE);
+        end_session((int)number);
+    } else if (frame[4] == GOODBYE) {
         forget_session((int)number);
     } else if (session->fd >= 0) {
         add_frame(&session->to_client, frame[4], id & ((1u << SESSION_SHIFT) - 1), frame + HEADER_SIZE, size - HEADER_SIZE);
@@ -239,7 +242,7 @@ static int pass_to_client(const unsigned char *frame, size_t size)
 int listen_for_clients(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = AGENT_SOCKET};
-    mkdir("/run/testbed", 0755);
+    mkdir(AGENT_DIRECTORY, 0755);
     unlink(AGENT_SOCKET);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0 && (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, SOMAXCONN) < 0)) {

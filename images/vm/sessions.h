@@ -3,7 +3,10 @@
 #ifndef TESTBED_VM_SESSIONS_H
 #define TESTBED_VM_SESSIONS_H
 
-#define AGENT_SOCKET "/run/testbed/agent"
+#ifndef AGENT_DIRECTORY
+#define AGENT_DIRECTORY "/run/testbed"
+#endif
+#define AGENT_SOCKET AGENT_DIRECTORY "/agent"
 
 /* A socket where clients connect, at AGENT_SOCKET: its descriptor, or -1 with errno. */
 int listen_for_clients(void);

@@ -1,10 +1,12 @@
-"""The main job between real hosts of both byte orders."""
+"""The main job between real hosts of both byte orders and of every kind."""
 
 from __future__ import annotations
 
 import json
+import platform
 import time
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 
@@ -12,44 +14,55 @@ from testbed import shipped
 from testbed.errors import InputError
 from testbed.exchange import Exchanges, all_hold, exchange
 from testbed.lab import Lab
-from tests.lab.support import Labs, run_testbed
+from tests.lab.support import Labs, run_testbed, status
 
 CROSS_ENDIAN = shipped.find("cross-endian").read_text()
 TEXT = "Grüße aus \\ dem Labor\n"
+PAIRS = [
+    ("native", "native"),
+    ("native", "emulated"),
+    ("native", "vm"),
+    ("emulated", "native"),
+    ("vm", "native"),
+    ("emulated", "vm"),
+    ("vm", "emulated"),
+]
 
 
 @pytest.fixture(scope="module")
 def cross(module_labs: Labs) -> Iterator[Lab]:
-    """One lab of two little-endian and two big-endian hosts, for all tests here that only let its hosts talk."""
+    """One lab of two native hosts, an emulated one and a vm, for all tests here that only let its hosts talk."""
     with module_labs.up(CROSS_ENDIAN) as lab:
         yield lab
 
 
 def outcomes(results: Exchanges) -> dict[tuple[str, str], str]:
-    """Verdicts by the byte orders of client and server."""
-    return {(one.observation.client.byte_order, one.observation.server.byte_order): one.verdict.outcome for one in results.exchanges}
+    """Verdicts by the kinds of client and server."""
+    return {(one.observation.client.kind, one.observation.server.kind): one.verdict.outcome for one in results.exchanges}
 
 
-def test_all_four_combinations_hold_on_different_hosts(cross: Lab) -> None:
+def test_every_pair_of_kinds_holds_on_different_hosts_each_with_its_kernel(cross: Lab) -> None:
     results = exchange(cross, integer=0xDEADBEEF, text=TEXT)
-    assert outcomes(results) == dict.fromkeys([("little", "little"), ("little", "big"), ("big", "little"), ("big", "big")], "HOLDS")
+    assert list(outcomes(results).items()) == [(pair, "HOLDS") for pair in PAIRS]
+    assert len(results.exchanges) == len(PAIRS)
     assert results.missing == ()
+    kernels = {name: (row["kernel_of"], row["kernel"]) for name, row in status(cross.name).items()}
+    assert kernels["big-vm"][0] == "its own"
+    assert kernels["big-vm"][1].endswith("-s390x")
+    assert kernels["little-a"] == kernels["big-a"] == ("the machine's", platform.release())
     for one in results.exchanges:
         seen = one.observation
         assert seen.client.host != seen.server.host
         assert seen.wire == bytes.fromhex("deadbeef") + len(TEXT.encode()).to_bytes(2, "big") + TEXT.encode()
         assert seen.client_told.bytes_("memory") == (0xDEADBEEF).to_bytes(4, seen.client.byte_order)
         assert seen.server_told.bytes_("memory") == (0xDEADBEEF).to_bytes(4, seen.server.byte_order)
+        for party in (seen.client, seen.server):
+            assert (party.kernel_of, party.kernel) == kernels[party.host]
 
 
 def test_a_client_that_forgets_htonl_is_refuted_where_it_is_little_endian(cross: Lab) -> None:
     results = exchange(cross, host_order=True)
-    assert outcomes(results) == {
-        ("little", "little"): "REFUTED",
-        ("little", "big"): "REFUTED",
-        ("big", "little"): "HOLDS",
-        ("big", "big"): "HOLDS",
-    }
+    assert outcomes(results) == {pair: "REFUTED" if pair[0] == "native" else "HOLDS" for pair in PAIRS}
     wires = {one.observation.client.byte_order: one.observation.wire for one in results.exchanges}
     assert wires["little"] == bytes.fromhex("04030201 0500") + b"hello"
     assert wires["big"] == bytes.fromhex("01020304 0005") + b"hello"
@@ -62,20 +75,22 @@ def test_a_long_text_comes_whole_in_many_segments(cross: Lab) -> None:
     assert {len(one.observation.wire or b"") for one in results.exchanges} == {6 + len(text)}
 
 
-def test_a_port_that_is_taken_makes_that_exchange_inconclusive_and_no_other(cross: Lab) -> None:
-    first = exchange(cross).exchanges[1].observation
+@pytest.mark.parametrize("pair", [("native", "emulated"), ("native", "vm")])
+def test_a_port_that_is_taken_makes_that_exchange_inconclusive_and_no_other(cross: Lab, pair: tuple[str, str]) -> None:
+    taken = PAIRS.index(pair)
+    first = exchange(cross).exchanges[taken].observation
     server = cross.host(first.server.host)
     with server.start(["exchange-server", str(first.port)]) as other:
         other.wait_for_line("^listening")
         results = exchange(cross)
-    verdicts = [one.verdict for one in results.exchanges]
-    assert [one.outcome for one in verdicts] == ["HOLDS", "INCONCLUSIVE", "HOLDS", "HOLDS"]
-    assert "EADDRINUSE" in verdicts[1].reason
+    assert outcomes(results) == dict.fromkeys(PAIRS, "HOLDS") | {pair: "INCONCLUSIVE"}
+    assert "EADDRINUSE" in results.exchanges[taken].verdict.reason
 
 
-def test_a_client_whose_packets_do_not_arrive_is_inconclusive(cross: Lab) -> None:
+@pytest.mark.parametrize("cut_off", ["big-a", "big-vm"])
+def test_a_client_whose_packets_do_not_arrive_is_inconclusive(cross: Lab, cut_off: str) -> None:
     with cross.switch as switch:
-        port = cross.port("big-a", "lan")
+        port = cross.port(cut_off, "lan")
         switch.run(["ip", "link", "set", port, "down"]).check()
         try:
             begin = time.monotonic()
@@ -83,16 +98,40 @@ def test_a_client_whose_packets_do_not_arrive_is_inconclusive(cross: Lab) -> Non
             assert time.monotonic() - begin < 20
         finally:
             switch.run(["ip", "link", "set", port, "up"]).check()
-    found = outcomes(results)
-    assert found["little", "little"] == "HOLDS"
-    assert found["little", "big"] == "INCONCLUSIVE"
-    assert found["big", "big"] == "INCONCLUSIVE"
+    kind = cross.hosts[cut_off].kind
+    assert outcomes(results) == {pair: "INCONCLUSIVE" if kind in pair else "HOLDS" for pair in PAIRS}
+
+
+@pytest.mark.parametrize("gone", ["big-a", "big-vm"])
+def test_a_host_that_is_gone_is_inconclusive_and_the_others_hold(labs: Labs, gone: str) -> None:
+    file = labs.shipped("cross-endian")
+    run_testbed("up", file).check()
+    with labs.lab(file) as lab:
+        labs.engine.kill(lab.host(gone).container)
+        kind = lab.host(gone).kind
+        begin = time.monotonic()
+        results = exchange(lab)
+        assert time.monotonic() - begin < 60
+    assert outcomes(results) == {pair: "INCONCLUSIVE" if kind in pair else "HOLDS" for pair in PAIRS}
+    kernels = {
+        party.kernel for one in results.exchanges for party in (one.observation.client, one.observation.server) if party.host == gone
+    }
+    assert kernels == ({"unknown"} if kind == "vm" else {platform.release()})
+
+
+def test_two_hosts_of_each_byte_order_make_the_four_combinations(labs: Labs) -> None:
+    text = "networks: {lan: }\nhosts: {little: {count: 2}, big: {count: 2, kind: emulated}}\n"
+    with labs.up(text) as lab:
+        results = exchange(lab)
+    assert outcomes(results) == dict.fromkeys([*product(("native", "emulated"), repeat=2)], "HOLDS")
+    assert len(results.exchanges) == 4
+    assert results.missing == ()
 
 
 def test_hosts_of_one_byte_order_say_which_combinations_are_missing(labs: Labs) -> None:
     with labs.up(shipped.find("pair").read_text()) as lab:
         results = exchange(lab)
-    assert outcomes(results) == {("little", "little"): "HOLDS"}
+    assert outcomes(results) == {("native", "native"): "HOLDS"}
     assert [one.reason for one in results.missing] == ["the lab has no big-endian host on a network"] * 3
 
 
@@ -119,13 +158,15 @@ hosts:
 
 def test_the_command_shows_the_result_and_its_exit_code_is_the_verdict(cross: Lab) -> None:
     good = run_testbed("exchange", cross.name).check().text
-    assert good.count(": HOLDS") == 4
-    assert good.count("on the wire      01 02 03 04 | 00 05 | 68 65 6c 6c 6f") == 4
+    assert good.count(": HOLDS") == 7
+    assert good.count("on the wire      01 02 03 04 | 00 05 | 68 65 6c 6c 6f") == 7
+    assert f"the machine's {platform.release()} to its own {cross.host('big-vm').run(['uname', '-r']).check().text}" in good
+    assert f"shell {cross.name}/big-vm " in good
     bad = run_testbed("exchange", cross.name, "--host-order")
     assert bad.exit_code == 1
-    assert bad.text.count(": REFUTED") == 2
+    assert bad.text.count(": REFUTED") == 3
     data = json.loads(run_testbed("exchange", cross.name, "--json").check().stdout)
-    assert [one["verdict"] for one in data["exchanges"]] == ["HOLDS"] * 4
+    assert [one["verdict"] for one in data["exchanges"]] == ["HOLDS"] * 7
 
 
 def test_nothing_of_an_exchange_is_left_on_hosts_or_switch(cross: Lab) -> None:

@@ -353,6 +353,21 @@ def test_why_a_host_is_gone_is_asked_where_it_is_known(program: Path, pipes: lis
             process.wait()
 
 
+def test_a_question_that_fails_keeps_nobody_waiting(program: Path, pipes: list[Pipes]) -> None:
+    def connect() -> Pipes:
+        pipes.append(Pipes([program]))
+        return pipes[-1]
+
+    def why() -> str:
+        raise RuntimeError("nobody can tell")
+
+    with Host(FACTS, connect, why=why) as one:
+        process = one.start(["sleep", marked_sleep()])
+        pipes[0].process.kill()
+        with pytest.raises(LabError, match="host a is gone: nobody can tell"):
+            process.wait(20)
+
+
 # --- many, and much
 
 
@@ -510,7 +525,7 @@ def test_a_detached_command_outlives_its_client_and_keeps_its_output(
     assert process.output_files is not None
     host.close()
     assert pipes[0].process.wait(5) == 0
-    (sleeper,) = sleeping(mark)
+    (sleeper,) = wait_until(lambda: sleeping(mark), timeout_s=20, what="the sleeper")  # it may be a while from echo to sleep
     os.kill(sleeper, signal.SIGTERM)
     output = Path(process.output_files[0])
     wait_until(lambda: output.read_text().endswith("after\n"), timeout_s=5, what="the rest of the output")
@@ -636,7 +651,7 @@ def test_what_a_shell_left_in_the_background_does_not_hold_its_terminal(host: Ho
         pid = int(process.stdout.readline())
         assert process.stdout.read() == b""
         assert process.wait() == 0
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert sleeping(mark) == [pid]  # it has a group of its own
     os.kill(pid, signal.SIGKILL)
     size = OUTPUT_WINDOW + 3000  # so that some of it still waits in the terminal when its shell has ended
@@ -657,8 +672,8 @@ def test_an_endless_writer_in_the_background_does_not_hold_a_terminal(host: Host
         wait_until(lambda: len(process._command.available(1)) == OUTPUT_WINDOW, timeout_s=10, what="a full window")
         process.stdin.write(b"\n")
         assert process.wait(10) == 0
-        assert len(process.stdout.read()) > OUTPUT_WINDOW
-    assert time.monotonic() - began < 5
+        assert len(process.stdout.read()) > OUTPUT_WINDOW + 4096  # more than the first of the terminal's two buffers holds
+    assert time.monotonic() - began < 15  # and not the 20 of the writer
 
 
 def test_the_end_of_the_client_ends_a_shell_and_its_job(host: Host, pipes: list[Pipes]) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from testbed import agent as agent_module
 from testbed import images
-from testbed.agent import MAGIC, OUTPUT_WINDOW, Agent, Kind, Order
+from testbed.agent import MAGIC, OUTPUT_WINDOW, SESSION_IDS, Agent, Kind, Order
 from testbed.architecture import EMULATED, Architecture, of_machine
 from testbed.errors import LabError
 from testbed.process import run_local, wait_until
@@ -267,8 +267,8 @@ def test_a_terminal_that_has_ended_is_left_alone_until_there_is_credit(program: 
 
 @pytest.mark.parametrize("room", [0, 1, 2])
 def test_a_terminal_that_cannot_be_had_is_an_answer_and_leaves_nothing_open(program: Path, room: int) -> None:
-    # The agent has its three streams and one for signals; a terminal has three ends.
-    with Talk(["prlimit", f"--nofile={4 + room}", program]) as talk:
+    # The agent has its three streams, one for signals and one of nothing; a terminal has three ends.
+    with Talk(["prlimit", f"--nofile={5 + room}", program]) as talk:
         files = Path(f"/proc/{talk.process.pid}/fd")
         before = sorted(files.iterdir())
         for number in range(1, 20):
@@ -321,21 +321,123 @@ def test_two_descriptors_serve_as_well_and_no_command_gets_them(program: Path) -
         assert process.wait(5) == 0
 
 
+class Device:
+    """An agent on a device that several clients share, which stays. ``before`` is what the agent is started by."""
+
+    def __init__(self, program: Path, *before: str) -> None:
+        self._master, self._slave = pty.openpty()
+        tty.setraw(self._slave)
+        self.process = subprocess.Popen([*before, program, "--device", os.ttyname(self._slave)])
+        self._heard = b""
+
+    def say(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._master, data) :]
+
+    def hear(self, wanted: bytes) -> bytes:
+        """What comes before ``wanted``."""
+        while wanted not in self._heard:
+            self._heard += os.read(self._master, 65536)
+        before, _, self._heard = self._heard.partition(wanted)
+        return before
+
+    def output(self, number: int, *argv: str, environment: dict[str, str] | None = None) -> bytes:
+        """What a command that ends with 0 wrote, as one piece."""
+        self.say(frame(Kind.START, number, Order(argv, environment or {}).packed()))
+        before = self.hear(frame(Kind.EXITED, number, b"\0\0"))
+        (piece,) = [body for kind, about, body in frames(before) if (kind, about) == (Kind.STDOUT, number)]
+        return piece
+
+    def __enter__(self) -> Device:
+        self.say(HELLO)
+        self.hear(frame(Kind.HELLO, 7, MAGIC + b"\2"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        os.close(self._master)
+        os.close(self._slave)
+
+
+def of_session(session: int, number: int = 0) -> int:
+    """A number of a command as the runner of a guest makes it."""
+    return session * SESSION_IDS + number
+
+
 def test_on_a_device_goodbye_is_not_the_end(program: Path) -> None:
-    master, slave = pty.openpty()
-    tty.setraw(slave)
-    with subprocess.Popen([program, "--device", os.ttyname(slave)]) as process, os.fdopen(master, "r+b", buffering=0) as device:
+    with Device(program) as device:
         for session in (1, 2):
-            device.write(frame(Kind.HELLO, session, MAGIC) + start(session, "echo", "on a device") + b"")
-            data = b""
-            while frame(Kind.EXITED, session, b"\0\0") not in data:
-                data += device.read(4096)
-            assert frame(Kind.STDOUT, session, b"on a device\n") in data
-            device.write(frame(Kind.GOODBYE))
-        assert process.poll() is None
-        os.close(slave)
-        process.terminate()
-        assert process.wait(5) == 128 + 15
+            device.say(frame(Kind.HELLO, session, MAGIC) + start(session, "echo", "on a device"))
+            before = device.hear(frame(Kind.EXITED, session, b"\0\0"))
+            assert frame(Kind.STDOUT, session, b"on a device\n") in before
+            device.say(frame(Kind.GOODBYE))
+            device.hear(frame(Kind.GOODBYE))
+        assert device.process.poll() is None
+        device.process.terminate()
+        assert device.process.wait(5) == 128 + 15
+
+
+def test_goodbye_of_one_session_ends_what_it_has_and_is_answered_when_nothing_more_comes(program: Path) -> None:
+    his, others, endless = of_session(3, 1), of_session(4, 1), of_session(3, 2)
+    with Device(program) as device:
+        device.say(start(his, "sleep", "60") + start(others, "sleep", "60"))
+        device.say(start(endless, "sh", "-c", "while :; do echo x; done"))
+        before = b""
+        while not all(frame(Kind.STARTED, number)[4:9] in before for number in (his, others, endless)):
+            before += device.hear(b"x\n") + b"x\n"
+        pids = {number: int.from_bytes(body, "big") for kind, number, body in frames(before) if kind == Kind.STARTED}
+        device.say(frame(Kind.GOODBYE, of_session(3)))
+        device.hear(frame(Kind.GOODBYE, of_session(3)))
+        wait_gone(pids[his])
+        wait_gone(pids[endless])
+        assert is_running(pids[others])
+        # Another client has its numbers now, and hears nothing of what was.
+        device.say(start(his, "echo", "again"))
+        heard = list(frames(device.hear(frame(Kind.EXITED, his, b"\0\0"))))
+        assert (heard[0][0], {number for _, number, _ in heard}) == (Kind.STARTED, {his})
+        assert [body for kind, _, body in heard if kind == Kind.STDOUT] == [b"again\n"]
+        assert is_running(pids[others])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (frame(99, of_session(3)), "a frame of kind 99"),
+        (frame(Kind.START, of_session(3, 2), bytes(19)), "a START of 19 bytes"),
+        (frame(Kind.START, of_session(3, 2), numbers(5, 0) + bytes(5) + b"true\0"), "a START with fewer strings than it says"),
+        (frame(Kind.SIGNAL, of_session(3, 1), b"\xff"), "a wrong SIGNAL"),
+        (frame(Kind.CREDIT, of_session(3, 1), b"\1"), "a wrong CREDIT"),
+        (frame(Kind.STDIN, of_session(3, 1), bytes(65536)) * 6, "more input than it had credit for"),
+    ],
+)
+def test_garbage_on_a_device_ends_its_session_with_a_reason_and_no_other(program: Path, wrong: bytes, why: str) -> None:
+    with Device(program) as device:
+        device.say(start(of_session(3, 1), "sleep", "60") + start(of_session(4, 1), "cat"))
+        device.say(wrong)
+        heard = list(frames(device.hear(why.encode())))  # the last one is cut short
+        started = {number: int.from_bytes(body, "big") for kind, number, body in heard if kind == Kind.STARTED}
+        assert (heard[-1][0], heard[-1][1] // SESSION_IDS) == (Kind.GOODBYE, 3)
+        wait_gone(started[of_session(3, 1)])
+        device.say(frame(Kind.STDIN, of_session(4, 1), b"on") + frame(Kind.STDIN_END, of_session(4, 1)))
+        assert frame(Kind.STDOUT, of_session(4, 1), b"on") in device.hear(frame(Kind.EXITED, of_session(4, 1), b"\0\0"))
+
+
+def test_the_environment_that_is_told_later_commands_get(program: Path) -> None:
+    with Device(program) as device:
+        device.say(frame(Kind.ENVIRONMENT, 0, b"TOLD=a = b\0PATH=/usr/bin:/bin\0EMPTY=\0"))
+        lines = device.output(1, "env").decode().splitlines()
+        assert {"TOLD=a = b", "PATH=/usr/bin:/bin", "EMPTY="} <= set(lines)
+        assert len([line for line in lines if line.startswith("PATH=")]) == 1
+        device.say(frame(Kind.ENVIRONMENT, 0, b"TOLD=anew\0"))
+        assert "TOLD=anew" in device.output(of_session(9, 1), "env").decode().splitlines()
+        assert "TOLD=of the command" in device.output(2, "env", environment={"TOLD": "of the command"}).decode().splitlines()
+
+
+@pytest.mark.parametrize("body", [b"TOLD\0", b"TOLD=x", b"A=b\0x"])
+def test_an_environment_that_is_none_is_garbage(program: Path, body: bytes) -> None:
+    code, _, complaint = conversation(program, HELLO + frame(Kind.ENVIRONMENT, 0, body))
+    assert (code, "a wrong ENVIRONMENT" in complaint) == (2, True)
 
 
 @pytest.mark.parametrize(

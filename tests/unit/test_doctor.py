@@ -44,6 +44,9 @@ FINE = Machine(
     somaxconn="4096",
     tools=frozenset(tools_for("amd64")),
     disk_free=80 * 10**9,
+    tun=True,
+    kvm=False,
+    kvm_failure="",
 )
 
 

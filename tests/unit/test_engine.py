@@ -3,75 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv4Network
 from pathlib import Path
-from socketserver import ThreadingMixIn, UnixStreamServer
-from typing import Any
 
 import pytest
 
 from testbed import engine as module
 from testbed.engine import ContainerSpec, Engine
 from testbed.errors import EngineError
-
-
-class FakeEngine(ThreadingMixIn, UnixStreamServer):
-    """Answers as a Docker engine does: ``answers`` are (status, JSON or bytes) by method and path; ``asked`` is what came."""
-
-    daemon_threads = True
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), Handler)
-        self.answers: dict[str, tuple[int, Any]] = {"GET /version": (200, {"ApiVersion": "1.41", "Version": "20.10.24"})}
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def answer(self) -> None:
-        assert isinstance(self.server, FakeEngine)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = self.path.split("?")[0].removeprefix("/v1.41")
-        self.server.asked.append((f"{self.command} {path}", json.loads(body) if body else {}))
-        status, content = self.server.answers.get(f"{self.command} {path}", (404, {"message": "page not found"}))
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    do_GET = do_POST = do_DELETE = answer  # noqa: N815  # http.server calls them so
-
-    def address_string(self) -> str:
-        return "a unix socket"
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # http.server calls it so
-        """Nothing on the test's output."""
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
-    with FakeEngine(tmp_path / "engine.sock") as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def engine(fake: FakeEngine) -> Iterator[Engine]:
-    engine = Engine()
-    yield engine
-    engine.close()
-
+from tests.fake_engine import FakeEngine
 
 # Which engine
 
@@ -196,6 +137,32 @@ def test_a_container_gets_no_more_than_it_needs(fake: FakeEngine, engine: Engine
     engine.create_container(replace(spec, network="none"))
     asked = fake.asked[-1][1]
     assert (asked["HostConfig"]["NetworkMode"], asked["NetworkDisabled"]) == ("none", False)
+
+
+def test_a_guests_container_gets_its_devices_and_nothing_else_gets_any(fake: FakeEngine, engine: Engine) -> None:
+    fake.answers["POST /containers/create"] = (201, {"Id": "x"})
+    spec = ContainerSpec("testbed.lab.a", "vm:1", ["run"], {}, devices=["/dev/net/tun"])
+    engine.create_container(spec)
+    given = {"PathOnHost": "/dev/net/tun", "PathInContainer": "/dev/net/tun", "CgroupPermissions": "rwm"}
+    assert fake.asked[-1][1]["HostConfig"]["Devices"] == [given]
+    engine.create_container(replace(spec, devices=()))
+    assert not fake.asked[-1][1]["HostConfig"].get("Devices")
+
+
+def test_a_container_that_has_ended_becomes_an_image(fake: FakeEngine, engine: Engine) -> None:
+    fake.answers["POST /containers/x/wait"] = (200, {"StatusCode": 3, "Error": None})
+    fake.answers["POST /commit"] = (201, {"Id": "sha256:1"})
+    assert engine.wait("x", timeout_s=20) == 3
+    engine.commit("x", "testbed/vm-s390x-bookworm:0123-1x128M-tcg", changes=["CMD []"])
+    asked = fake.queries["POST /commit"]
+    assert (asked["container"], asked["repo"], asked["tag"]) == ("x", "testbed/vm-s390x-bookworm", "0123-1x128M-tcg")
+    assert asked["changes"] == "CMD []"
+
+
+def test_a_label_of_an_image_is_what_it_says_or_nothing(fake: FakeEngine, engine: Engine) -> None:
+    for labels, value in (({"testbed.base": "vm:1"}, "vm:1"), ({}, ""), (None, "")):
+        fake.answers["GET /images/vm:2/json"] = (200, {"Id": "sha256:1", "Config": {"Labels": labels}})
+        assert engine.image_label("vm:2", "testbed.base") == value
 
 
 def test_networks_of_others_are_listed_with_their_subnets(fake: FakeEngine, engine: Engine) -> None:

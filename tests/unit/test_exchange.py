@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import product
 from typing import Literal
 
 import pytest
@@ -18,6 +20,7 @@ from testbed.exchange_verdict import Observation, Party, Run, Told, judge, messa
 
 INTEGER, TEXT = 0x01020304, b"hello"
 ARCH = {"little": "amd64", "big": "s390x"}
+KIND = {"little": "native", "big": "emulated"}
 
 
 def escaped(text: bytes) -> bytes:
@@ -41,7 +44,10 @@ def observation(
     server_says = f"listening 28080\nclient 10.1.0.2 40000\nbyte-order {server}\nreceived {sent.hex(' ')}\ninteger {number}\n".encode()
     server_says += f"memory {number.to_bytes(4, server).hex(' ')}\nlength {length}\ntext ".encode() + escaped(text[:length])
     server_says += f"\ncomplete {answer}\n".encode()
-    parties = [Party(f"{order}-{which}", "native", ARCH[order], order, "6.1") for order, which in ((client, "a"), (server, "b"))]
+    parties = [
+        Party(f"{order}-{which}", KIND[order], ARCH[order], order, "the machine's", "6.1")
+        for order, which in ((client, "a"), (server, "b"))
+    ]
     runs = [Run(code, says, b"") for says in (client_says, server_says)]
     return Observation(parties[0], parties[1], 28080, integer, text, host_order, runs[0], runs[1], sent)
 
@@ -154,25 +160,49 @@ def test_a_result_becomes_json() -> None:
 # Choosing
 
 
-def candidate(name: str, byte_order: ByteOrder, *networks: str) -> Candidate:
-    return Candidate(name, byte_order, {network: (ip_address("10.0.0.1"),) for network in networks})
+def candidate(name: str, byte_order: ByteOrder, *networks: str, kind: str = "") -> Candidate:
+    return Candidate(name, kind or KIND[byte_order], byte_order, {network: (ip_address("10.0.0.1"),) for network in networks})
 
 
-def test_hosts_of_both_orders_make_four_pairs() -> None:
+def names(pairs: Sequence[tuple[Candidate, Candidate]]) -> list[tuple[str, str]]:
+    return [(client.name, server.name) for client, server in pairs]
+
+
+def test_two_hosts_of_each_byte_order_make_four_pairs() -> None:
     hosts = [candidate("big-a", "big", "lan"), candidate("big-b", "big", "lan"), candidate("little-a", "little", "lan")]
     pairs, missing = choose([*hosts, candidate("little-b", "little", "lan")])
-    assert [(client.name, server.name) for client, server in pairs] == [
-        ("little-a", "little-b"),
-        ("little-a", "big-a"),
-        ("big-a", "little-a"),
-        ("big-a", "big-b"),
-    ]
+    assert names(pairs) == [("little-a", "little-b"), ("little-a", "big-a"), ("big-a", "little-a"), ("big-a", "big-b")]
     assert missing == []
+
+
+def test_every_two_kinds_of_host_meet_each_way_and_the_table_goes_by_byte_order() -> None:
+    hosts = [candidate("vm", "big", "lan", kind="vm"), candidate("big", "big", "lan")]
+    pairs, missing = choose([*hosts, candidate("a", "little", "lan"), candidate("b", "little", "lan")])
+    assert names(pairs) == [("a", "b"), ("a", "big"), ("a", "vm"), ("big", "a"), ("vm", "a"), ("big", "vm"), ("vm", "big")]
+    assert missing == []
+
+
+def test_guests_of_both_byte_orders_are_two_kinds_of_host() -> None:
+    hosts = [candidate("a", "little", "lan"), candidate("big", "big", "lan", kind="vm"), candidate("little", "little", "lan", kind="vm")]
+    pairs, missing = choose(hosts)
+    assert names(pairs) == [("a", "little"), ("little", "a"), ("a", "big"), ("little", "big"), ("big", "a"), ("big", "little")]
+    assert [one.reason for one in missing] == ["the lab has one big-endian host only"]
+
+
+@given(st.lists(st.sampled_from([("little", "native"), ("big", "emulated"), ("little", "vm"), ("big", "vm")]), max_size=8))
+def test_each_pair_of_kinds_is_chosen_once_or_its_byte_orders_are_missing(kinds: list[tuple[ByteOrder, str]]) -> None:
+    pairs, missing = choose([candidate(f"h{number}", order, "lan", kind=kind) for number, (order, kind) in enumerate(kinds)])
+    chosen = [((client.byte_order, client.kind), (server.byte_order, server.kind)) for client, server in pairs]
+    possible = {(one, other) for one, other in product(kinds, repeat=2) if one != other or kinds.count(one) > 1}
+    assert sorted(chosen) == sorted(possible)
+    orders = {(client[0], server[0]) for client, server in possible}
+    assert orders.isdisjoint((one.client_order, one.server_order) for one in missing)
+    assert len(orders) + len(missing) == len(COMBINATIONS)
 
 
 def test_what_cannot_be_combined_is_said_with_the_reason() -> None:
     pairs, missing = choose([candidate("a", "little", "lan"), candidate("b", "big", "lan")])
-    assert [(client.name, server.name) for client, server in pairs] == [("a", "b"), ("b", "a")]
+    assert names(pairs) == [("a", "b"), ("b", "a")]
     assert [one.reason for one in missing] == ["the lab has one little-endian host only", "the lab has one big-endian host only"]
     _, missing = choose([candidate("a", "little", "lan"), candidate("c", "little", "lan"), candidate("b", "big")])
     assert {one.reason for one in missing} == {"the lab has no big-endian host on a network"}

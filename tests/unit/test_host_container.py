@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import tarfile
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from testbed.change import Change
 from testbed.errors import EngineError, InputError, LabError
-from testbed.host_container import host_spec, hosts_file, tar, why_init_ended, why_not_started
+from testbed.guest import FILES, Guest
+from testbed.host_container import files_archive, host_spec, hosts_file, tar, why_init_ended, why_not_started
+from testbed.lab import bridge_name
 
 
 def settings(**changed: Any) -> dict[str, Any]:
     link = {"network": "lan", "device": "eth0", "port": "a.0", "mac": "02:42:0a:05:00:02", "mtu": 1500, "addresses": ["10.5.0.2/24"]}
     plain: dict[str, Any] = {
-        "kind": "native", "arch": "amd64", "image": "image:1", "links": [link], "sysctls": {}, "routes": [], "environment": {},
-        "files": {}, "external": False, "memory": None, "cpus": None, "capabilities": ["NET_ADMIN"], "command": None, "ready": None,
+        "kind": "native", "arch": "amd64", "image": "image:1", "guest": None, "links": [link], "sysctls": {}, "routes": [],
+        "environment": {}, "files": {}, "external": False,
+        "memory": None, "cpus": None, "capabilities": ["NET_ADMIN"], "command": None, "ready": None,
     }  # fmt: skip
     return {**plain, **changed}
 
@@ -97,3 +102,87 @@ def test_files_are_packed_with_their_modes_below_the_root() -> None:
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         (member,) = archive.getmembers()
         assert (member.name, member.mode, member.uid, member.size) == ("etc/x.conf", 0o640, 0, 4)
+
+
+# --- hosts with a kernel of their own
+
+GUEST = {"arch": "s390x", "kernel": "bookworm", "memory": 256 << 20, "networks": 1, "accelerator": "tcg"}
+
+
+def vm(**changed: Any) -> dict[str, Any]:
+    return settings(**{"kind": "vm", "arch": "s390x", "guest": GUEST, **changed})
+
+
+def test_the_container_of_a_guest_runs_the_guest_and_init_on_it() -> None:
+    wanted = vm(sysctls={"net.core.somaxconn": "8", "kernel.msgmax": "4096"}, memory=256 << 20, cpus=0.5, environment={"A": "b"})
+    spec = host_spec("lab", "a", wanted, {"a": wanted})
+    mode, memory, networks, count, *rest = spec.argv
+    assert (mode, memory, networks) == ("run", "256", "1")
+    assert rest[: int(count)] == Guest(**GUEST).qemu_arguments()  # type: ignore[arg-type]
+    assert rest[int(count) :] == [
+        *("--hosts", hosts_file(wanted, {"a": wanted}), "--link", "eth0", "02:42:0a:05:00:02", "1500"),
+        *("--sysctl", "net.core.somaxconn=8", "--sysctl", "kernel.msgmax=4096", "--address", "eth0", "10.5.0.2/24"),
+    ]
+    assert spec.sysctls == {}, "the guest's kernel has them all"
+    assert spec.memory is None, "it is the guest's"
+    assert (spec.cpus, spec.environment, spec.hostname, spec.capabilities) == (0.5, {"A": "b"}, "a", ["NET_ADMIN"])
+    assert spec.devices == ["/dev/net/tun"]
+    with_kvm = vm(guest={**GUEST, "accelerator": "kvm"})
+    assert host_spec("lab", "a", with_kvm, {"a": with_kvm}).devices == ["/dev/net/tun", "/dev/kvm"]
+    assert host_spec("lab", "a", settings(), {}).devices == ()
+
+
+def test_the_files_of_a_guest_are_one_file_of_its_container() -> None:
+    with_files = {"files": {"/etc/x.conf": ["digest", 0o640]}}
+    packed = files_archive({"/etc/x.conf": b"text"}, vm(**with_files))
+    with tarfile.open(fileobj=io.BytesIO(packed)) as outer:
+        (whole,) = outer.getmembers()
+        assert (f"/{whole.name}", whole.mode) == (FILES, 0o600)
+        content = outer.extractfile(whole)
+        assert content
+        with tarfile.open(fileobj=content) as inner:
+            (member,) = inner.getmembers()
+            assert (member.name, member.mode, member.size) == ("etc/x.conf", 0o640, 4)
+    with tarfile.open(fileobj=io.BytesIO(files_archive({"/etc/x.conf": b"text"}, settings(**with_files)))) as plain:
+        assert plain.getnames() == ["etc/x.conf"]
+
+
+@pytest.mark.parametrize("reason", ["ENOENT", "EACCES", "EROFS", "EPERM"])
+def test_a_sysctl_that_a_guests_own_kernel_does_not_take_is_not_sent_to_a_kernel_of_its_own(reason: str) -> None:
+    error = why_init_ended("a", f"init: sysctl net.x: {reason}\n".encode(), vm(sysctls={"net.x": "5"}))
+    assert isinstance(error, InputError)
+    assert error.message.startswith("host 'a': sysctl net.x = 5: bookworm's kernel ")
+    assert "namespace" not in error.message
+    assert "container" not in error.message
+    assert "kind: vm" not in error.hint
+    assert error.hint
+
+
+def test_a_value_that_a_guest_reads_back_otherwise_is_told_as_it_is() -> None:
+    error = why_init_ended("a", b"init: sysctl net.x: wrote '{}', reads '4'\n", vm(sysctls={"net.x": "{}"}))
+    assert error.message == "host 'a': sysctl net.x = {}: the kernel did not take it: wrote '{}', reads '4'"
+
+
+@pytest.mark.parametrize("said", ["link eth0 02:42:0a:05:00:02 99999: EINVAL", "clock: EINVAL", "hostname: EPERM"])
+def test_what_init_on_a_guest_could_not_do_is_quoted(said: str) -> None:
+    error = why_init_ended("a", f"vm: restored 6.1\ninit: {said}\nvm: init ended on the guest\n".encode(), vm())
+    assert type(error) is LabError
+    assert f"init: {said}" in error.message
+
+
+def test_the_device_between_a_guest_and_its_network_has_another_mac_than_the_guest() -> None:
+    asked: list[str] = []
+
+    class Recording(Change):
+        def __init__(self) -> None:
+            pass
+
+        def _in_switch(self, *commands: str) -> None:
+            asked.extend(commands)
+
+    for wanted in (settings(), vm()):
+        Recording()._plug(wanted, 4711)
+    plain, outer = [dict(pairwise(one.split())) for one in asked]
+    assert (plain["address"], outer["address"]) == ("02:42:0a:05:00:02", "0a:42:0a:05:00:02")
+    assert int(outer["address"][:2], 16) & 0b11 == 0b10, "locally administered, one station's"
+    assert [(one["name"], one["netns"], one["master"]) for one in (plain, outer)] == [("eth0", "4711", bridge_name("lan"))] * 2

@@ -16,6 +16,7 @@ ORDER = (
     "architecture",
     "process",
     "lock",
+    "kvm",
     "sysctls",
     "topology_values",
     "topology_problems",

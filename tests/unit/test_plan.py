@@ -11,7 +11,20 @@ import pytest
 from testbed.architecture import ARCHITECTURES
 from testbed.errors import InputError
 from testbed.network import Taken
-from testbed.plan import Difference, Existing, Plan, compare, init_arguments, make_plan, names_for, segment_from_label, to_label
+from testbed.plan import (
+    Difference,
+    Existing,
+    Plan,
+    architecture_of,
+    compare,
+    guest_from,
+    guest_of,
+    init_arguments,
+    make_plan,
+    names_for,
+    segment_from_label,
+    to_label,
+)
 from testbed.topology import Topology
 
 AMD64, S390X = ARCHITECTURES["amd64"], ARCHITECTURES["s390x"]
@@ -23,8 +36,12 @@ def plan(networks: dict[str, Any], hosts: dict[str, Any], existing: Existing = N
     topology = Topology.build({"name": "lab", "networks": networks, "hosts": hosts})
     files = {name: {path: (file.content or "").encode() for path, file in host.files.items()} for name, host in topology.hosts.items()}
     taken: list[Taken] = []
-    arguments: dict[str, Any] = {"machine": AMD64, "images": IMAGES, "taken": taken, "existing": existing, "files": files, **changed}
-    return make_plan(topology, **arguments)
+    machine = changed.get("machine", AMD64)
+    guests = {name: guest_of(host, machine, kvm=False) for name, host in topology.hosts.items() if host.kind == "vm"}
+    references = {name: IMAGES[architecture_of(host, machine).name] for name, host in topology.hosts.items() if name not in guests}
+    references |= {name: f"vm-{guest.arch}-{guest.kernel}:1" for name, guest in guests.items()}
+    arguments: dict[str, Any] = {"machine": machine, "taken": taken, "existing": existing, "files": files, **changed}
+    return make_plan(topology, images=references, guests=guests, **arguments)
 
 
 def as_existing(planned: Plan, **broken: str) -> Existing:
@@ -202,3 +219,79 @@ def test_a_segment_comes_back_from_its_label() -> None:
     for segment in plan({**ROUTED, "plain": {}}, {"a": {"networks": ["left", "right", "plain"]}}).segments.values():
         assert segment_from_label(to_label(segment)) == segment
         assert segment_from_label(to_label(replace(segment, mtu=1400))) != segment
+
+
+# --- hosts with a kernel of their own
+
+
+def vm(**changed: Any) -> Plan:
+    return plan(ROUTED, {"a": {"kind": "vm", "networks": ["left", "right"], **changed}})
+
+
+@pytest.mark.parametrize(
+    ("host", "machine", "kvm", "wanted"),
+    [
+        ({}, AMD64, True, ("s390x", "bookworm", 128 << 20, 1, "tcg")),
+        ({}, AMD64, False, ("s390x", "bookworm", 128 << 20, 1, "tcg")),
+        ({"arch": "amd64"}, AMD64, True, ("amd64", "bookworm", 128 << 20, 1, "kvm")),
+        ({"arch": "amd64"}, AMD64, False, ("amd64", "bookworm", 128 << 20, 1, "tcg")),
+        ({"arch": "amd64"}, S390X, True, ("amd64", "bookworm", 128 << 20, 1, "tcg")),
+        ({"kernel": "trixie", "memory": "256M"}, S390X, True, ("s390x", "trixie", 256 << 20, 1, "kvm")),
+    ],
+)
+def test_a_guest_is_of_the_hosts_architecture_and_has_kvm_only_for_the_machines_own(
+    host: dict[str, Any], machine: Any, kvm: bool, wanted: tuple[object, ...]
+) -> None:
+    (one,) = Topology.build({"name": "lab", "networks": LAN, "hosts": {"a": {"kind": "vm", **host}}}).hosts.values()
+    guest = guest_of(one, machine, kvm=kvm)
+    assert (guest.arch, guest.kernel, guest.memory, guest.networks, guest.accelerator) == wanted
+
+
+def test_the_settings_of_a_vm_host_hold_its_guest_and_come_back_from_the_label() -> None:
+    planned = vm(kernel="trixie", memory="256M").hosts["a"]
+    assert planned["guest"] == {"arch": "s390x", "kernel": "trixie", "memory": 256 << 20, "networks": 2, "accelerator": "tcg"}
+    assert (planned["arch"], planned["image"]) == ("s390x", "vm-s390x-trixie:1")
+    guest = guest_from(json.loads(to_label(planned)))
+    assert guest is not None
+    assert guest == guest_from(planned)
+    assert (guest.networks, guest.memory_mb) == (2, 256)
+    assert guest_from(plan(LAN, {"a": {}}).hosts["a"]) is None
+
+
+def test_the_capabilities_of_a_guest_are_its_own_and_its_container_needs_one() -> None:
+    assert vm().hosts["a"]["capabilities"] == ["NET_ADMIN"]
+
+
+def test_init_on_a_guest_makes_its_links_and_sets_every_sysctl_itself() -> None:
+    planned = vm(sysctls={"kernel.msgmax": 9, "net.core.somaxconn": 8}, command="echo hi").hosts["a"]
+    assert init_arguments(planned) == [
+        *("--link", "eth0", "02:42:0a:05:00:02", "1500", "--link", "eth1", "02:42:0a:06:00:02", "1500"),
+        *("--sysctl", "net.ipv4.ip_forward=0", "--sysctl", "kernel.msgmax=9", "--sysctl", "net.core.somaxconn=8"),
+        *("--address", "eth0", "10.5.0.2/24", "--address", "eth0", "fd00:5::2/64"),
+        *("--address", "eth1", "10.6.0.2/24", "--address", "eth1", "fd00:6::2/64"),
+        *("--", "echo", "hi"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [({"kernel": "trixie"}, "guest: kernel bookworm -> trixie"), ({"memory": "256M"}, f"guest: memory {128 << 20} -> {256 << 20}")],
+)
+def test_another_guest_is_a_changed_host(after: dict[str, Any], words: str) -> None:
+    assert difference(vm(), vm()).nothing
+    (line,) = difference(vm(), vm(**after)).lines()
+    assert words in line
+
+
+def test_a_host_that_gets_a_kernel_of_its_own_is_changed() -> None:
+    (line,) = difference(plan(LAN, {"a": {}}), plan(LAN, {"a": {"kind": "vm"}})).lines()
+    assert line.startswith("host a: changed: arch amd64 -> s390x; capabilities ")
+    assert "; guest none -> " in line
+    assert line.endswith("kind native -> vm")
+
+
+@pytest.mark.parametrize("kind", ["native", "vm"])
+def test_whether_a_host_has_a_way_out_is_among_its_settings(kind: str) -> None:
+    networks = {"lan": {"subnet": "10.5.0.0/24"}, "out": {"external": True}}
+    hosts = plan(networks, {"in": {"networks": ["lan"], "kind": kind}, "both": {"networks": ["lan", "out"], "kind": kind}}).hosts
+    assert (hosts["in"]["external"], hosts["both"]["external"]) == (False, True)

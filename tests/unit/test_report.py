@@ -57,6 +57,13 @@ def test_nothing_of_a_host_is_cut_at_any_width(width: int) -> None:
         assert part in joined
 
 
+def test_only_what_does_not_run_looks_wrong() -> None:
+    file = io.StringIO()
+    states = ("running", "running (restored, tcg)", "not running (Exited (137))")
+    print_hosts(Console(file=file, width=160, force_terminal=True), [status("a", state=one) for one in states])
+    assert [line.count("\x1b[32mrunning") + 2 * line.count("\x1b[1;31mnot") for line in file.getvalue().splitlines()[2:5]] == [1, 1, 2]
+
+
 def test_each_lab_has_a_table_of_its_own() -> None:
     text = shown(print_hosts, [status("a"), status("b", lab="other")])
     assert text.index("Lab cross") < text.index("Lab other")
@@ -65,19 +72,29 @@ def test_each_lab_has_a_table_of_its_own() -> None:
 def test_an_exchange_is_shown_from_memory_over_the_wire_to_memory() -> None:
     text = shown(print_exchanges, exchanges(observation("little", "big")))
     lines = [line.strip() for line in text.splitlines()]
-    at = lines.index("little to big: HOLDS")
-    assert lines[at + 1 : at + 4] == [
+    at = lines.index("little to big, native to emulated: HOLDS")
+    assert lines[at + 1 : at + 5] == [
         "client little-a  04 03 02 01  in memory",
         "on the wire      01 02 03 04 | 00 05 | 68 65 6c 6c 6f",
         'server big-b     01 02 03 04  in memory, read as 0x01020304 and "hello"',
+        "kernels          the machine's 6.1 at both ends",
     ]
-    assert "1 of 1 combination holds." in text
+    assert "1 of 1 exchange holds." in text
+
+
+def test_an_exchange_says_whose_kernel_each_end_has() -> None:
+    seen = observation("big", "little")
+    guest = replace(seen.client, host="big-vm", kind="vm", kernel_of="its own", kernel="6.1.0-50-s390x")
+    text = shown(print_exchanges, exchanges(replace(seen, client=guest), replace(seen, client=guest, server=guest)))
+    assert "big to little, vm to native: HOLDS" in text
+    assert "kernels          its own 6.1.0-50-s390x to the machine's 6.1\n" in text
+    assert "kernels          its own 6.1.0-50-s390x to its own 6.1.0-50-s390x\n" in text
 
 
 def test_wrong_bytes_are_marked_also_without_colour() -> None:
     text = shown(print_exchanges, exchanges(observation("little", "big", host_order=True)))
     lines = [line.strip() for line in text.splitlines()]
-    at = lines.index("little to big: REFUTED")
+    at = lines.index("little to big, native to emulated: REFUTED")
     assert lines[at + 2 : at + 5] == [
         "on the wire      04 03 02 01 | 05 00 | 68 65 6c 6c 6f",
         "^^ ^^ ^^ ^^   ^^ ^^",
@@ -117,11 +134,11 @@ def test_missing_and_surplus_bytes_are_marked() -> None:
 def test_an_inconclusive_exchange_says_why_and_makes_nothing_up() -> None:
     seen = replace(observation(), client_run=None, server_run=Run(1, b"", b"bind: Address already in use (EADDRINUSE)\n"), wire=None)
     text = shown(print_exchanges, exchanges(seen))
-    assert "little to big: INCONCLUSIVE" in text
+    assert "little to big, native to emulated: INCONCLUSIVE" in text
     assert "EADDRINUSE" in text
     assert text.count("nothing known") == 2
     assert "read nothing" in text
-    assert "0 of 1 combination holds, 1 inconclusive." in text
+    assert "0 of 1 exchange holds, 1 inconclusive." in text
 
 
 def test_a_combination_that_could_not_be_made_is_named() -> None:
@@ -130,9 +147,9 @@ def test_a_combination_that_could_not_be_made_is_named() -> None:
 
 
 def test_the_summary_counts_and_the_lesson_is_drawn_only_where_it_holds() -> None:
-    assert summary(all_four()) == "4 of 4 combinations hold."
+    assert summary(all_four()) == "4 of 4 exchanges hold."
     assert "on the wire it does not" in lesson_of(all_four())
-    assert summary(all_four(host_order=True)) == "2 of 4 combinations hold, 2 refuted."
+    assert summary(all_four(host_order=True)) == "2 of 4 exchanges hold, 2 refuted."
     assert "little-endian ones only" in lesson_of(all_four(host_order=True))
     assert lesson_of(exchanges(observation("little", "little"))) == ""
     assert lesson_of(exchanges(observation("little", "big", host_order=True))) == ""

@@ -83,6 +83,8 @@ PACKAGES = {
     "debian-archive-keyring": "{root}/usr/share/keyrings/debian-archive-keyring.gpg",
     "iproute2": "{bin}/ip",
     "xz-utils": "{bin}/xz",
+    "squashfs-tools": "{bin}/sqfstar",
+    "kmod": "{bin}/depmod",
     "gcc": "{bin}/x86_64-linux-gnu-gcc",
     "libc6-dev": "{root}/usr/include/stdio.h",
     "gcc-s390x-linux-gnu": "{bin}/s390x-linux-gnu-gcc",

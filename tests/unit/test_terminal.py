@@ -167,7 +167,8 @@ def test_the_end_of_the_command_or_its_terminal_ends_the_shell_and_its_job(there
 def test_a_terminal_that_is_gone_ends_also_a_program_that_ignores_the_hang_up(program: str) -> None:
     mark = marked_sleep()
     with terminal("env", "--ignore-signal=HUP", sys.executable, "-c", SHELL, program, "sh", "-c", f"echo ready; sleep {mark}") as there:
-        wait_until(lambda: sleeping(mark), timeout_s=5, what="the sleeper")
+        there.expect("ready")  # the terminals are joined: before, its end would be met elsewhere
+        wait_until(lambda: sleeping(mark), timeout_s=20, what="the sleeper")
         there.hang_up()
         assert there.process.wait(LIMIT_S) == 128 + signal.SIGHUP
     wait_for_none(mark)
