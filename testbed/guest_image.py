@@ -15,6 +15,7 @@ import tarfile
 import tomllib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fnmatch import fnmatch, translate
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from testbed import images
 from testbed.architecture import Architecture
 from testbed.engine import STDERR, ContainerSpec, Engine
 from testbed.errors import EngineError, GuestFailed, ImageError
-from testbed.guest import DEFAULT_KERNEL, DIRECTORY, MEMORY, MODELS, RUNNER, Guest, Model
+from testbed.guest import DEFAULT_KERNEL, DIRECTORY, KERNELS, MEMORY, MODELS, RUNNER, Guest, Model
 from testbed.images import Progress, silent
 
 if TYPE_CHECKING:
@@ -108,7 +109,12 @@ def _build_guests(engine: Engine, bench: Workbench, missing: Sequence[Guest], ma
     for guest in missing:
         base = base_reference(guest, machine)
         if not engine.image_exists(base):
-            _build_base(engine, bench, guest, machine, base, progress)
+            others = (base_reference(replace(guest, kernel=one), machine) for one in KERNELS)
+            sibling = next((one for one in others if engine.image_exists(one)), None)
+            if sibling:
+                _derive_base(engine, bench, guest, base, sibling, progress)
+            else:
+                _build_base(engine, bench, guest, machine, base, progress)
         _build_snapshot(engine, bench, guest, base, reference(guest, machine), progress)
 
 
@@ -153,6 +159,22 @@ def _build_base(engine: Engine, bench: Workbench, guest: Guest, machine: Archite
             bench.stop()
             raise
     step("done")
+
+
+def _derive_base(engine: Engine, bench: Workbench, guest: Guest, base: str, sibling: str, progress: Progress) -> None:
+    """The image of a kernel out of that of another one for the same architecture, which differs in the kernel alone."""
+    files = _kernel(bench, guest, lambda what: progress(guest.name, what))
+    spec = ContainerSpec(name=f"testbed-base-{uuid4().hex[:12]}", image=sibling, argv=["none"], labels={ROLE: SNAPSHOT})
+    container = engine.create_container(spec)
+    try:
+        engine.put_archive(container, DIRECTORY, _tar(files))
+        try:
+            engine.commit(container, base, changes=[f"LABEL {BASE}={base}", "CMD []"])
+        except EngineError as error:
+            raise images.no_room(f"keeping {base}: {error.message}", error) from error
+    finally:
+        engine.remove_container(container)
+    progress(guest.name, "done")
 
 
 def _base(
