@@ -39,22 +39,24 @@ ROLE, SNAPSHOT, BASE, RELEASE = "testbed.role", "snapshot", "testbed.base", "tes
 # /vm is the guest's; init and the agent are of the guest's architecture and in its own disk.
 OWN = "./usr/lib/testbed"
 
-# Debian's kernel package, as it is in the archive: the metapackage names the newest. Nothing of it is installed.
+# Debian's newest kernel package of a flavour, as it is in the archive; nothing of it is installed. It is that of a point release:
+# the suites of updates in between change often, and a mirror then offers half of one. So it may with the newest package.
 _KERNEL = """
 set -e
-export ARCHITECTURE="$1" SUITE="$2" META="$3"
+export ARCHITECTURE="$1" SUITE="$2" FLAVOUR="${3#linux-image-}"
 RELEASE="${SUITE%-backports}"
 shift 3
 mkdir /tmp/kernel
 fetch() {
     mmdebstrap --mode=root --variant=custom --skip=check/qemu --architectures="$ARCHITECTURE" --format=null \\
-    --setup-hook='test "$SUITE" = "${SUITE%-backports}" ||
-        sed -i -n "p; s/ ${SUITE%-backports} / $SUITE /p" "$1/etc/apt/sources.list"' \\
-    --customize-hook='set -e; cd /tmp/kernel; export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
-        newest=$(apt-cache -o APT::Default-Release="$SUITE" depends --important "$META" |
-            sed -n "s/^ *Depends: \\(linux-image-[0-9][^ ]*\\)$/\\1/p" | head -n 1)
-        test -n "$newest"
-        apt-get -q -o APT::Default-Release="$SUITE" -o APT::Sandbox::User=root download "$newest" >&2' \\
+    --setup-hook='sed -i "/-updates /d; /-security /d" "$1/etc/apt/sources.list"
+        test "$SUITE" = "${SUITE%-backports}" ||
+            sed -i -n "p; s/ ${SUITE%-backports} / $SUITE /p" "$1/etc/apt/sources.list"' \\
+    --customize-hook='cd /tmp/kernel; export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+        for one in $(apt-cache pkgnames linux-image- | grep -x "linux-image-[0-9][^a-z]*[a-z]*[0-9.]*-$FLAVOUR" | sort -V -r); do
+            apt-get -q -o APT::Sandbox::User=root download "$one" >&2 && exit 0
+        done
+        exit 1' \\
     "$RELEASE" - "$@" >&2
 }
 # A mirror in the middle of an update offers files of two states for a moment.
