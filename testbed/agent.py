@@ -32,7 +32,7 @@ _HEADER = struct.Struct(">IBI")
 _START = struct.Struct(">IIHHII")
 _SIZE = struct.Struct(">HH")
 _CREDIT = struct.Struct(">BI")
-_DETACHED, _TERMINAL = 1, 2
+_DETACHED, _TERMINAL, _BRIEF = 1, 2, 4
 
 
 class Kind(IntEnum):
@@ -78,8 +78,8 @@ class Order:
     detached: bool = False
     terminal: tuple[int, int] | None = None
 
-    def packed(self) -> bytes:
-        """START's body. Raises :class:`InputError` for what no command can be given."""
+    def packed(self, *, brief: bool = False) -> bytes:
+        """START's body; ``brief`` when only the end counts. Raises :class:`InputError` for what no command can be given."""
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         if not self.argv or not self.argv[0]:
             raise InputError("there is no command to run: its list of arguments is empty, or begins with an empty one")
@@ -91,6 +91,7 @@ class Order:
         if wrong_bytes := [text for text in texts if b"\0" in text]:
             raise InputError(f"{wrong_bytes[0]!r} holds a zero byte, which no argument, path or variable can")
         flags = _DETACHED if self.detached else _TERMINAL if self.terminal is not None else 0
+        flags |= _BRIEF if brief else 0
         size = _checked(self.terminal or (0, 0))
         body = _START.pack(flags, self.mode, *size, len(self.argv), len(variables)) + b"".join(text + b"\0" for text in texts)
         if len(body) > FRAME_MOST - 5:
@@ -287,7 +288,7 @@ class Agent:
 
     def start(self, order: Order, *, stdin: bytes | None = None, collect: bool = False) -> Command:
         """Ask for a command, without waiting for it to run; with ``stdin`` (at most INPUT_WINDOW bytes) as all of its input."""
-        body = order.packed()
+        body = order.packed(brief=collect)
         with self._lock:
             if self._gone is not None:
                 raise self._gone

@@ -38,6 +38,8 @@
 enum {
     GRACE_MS = 250,
     WAITING_MOST = INPUT_WINDOW + 1, /* and a terminal's end-of-file character */
+    LITTLE = 4 * 1024, /* bytes on their way to the client that may wait HOLD_MS for more */
+    HOLD_MS = 20,
     QUEUE_HIGH = 256 * 1024, /* with so much on its way to the client, no command's output is read */
     TERMINAL_KEEPS = 64 * 1024, /* the kernel keeps no more of what was written to a terminal and not read */
     ALL = UINT32_MAX >> 1,
@@ -55,7 +57,7 @@ struct command {
     struct command *next;
     uint32_t id;
     pid_t pid; /* 0 when it has been reaped */
-    bool detached, silent, ended;
+    bool detached, brief, silent, ended;
     siginfo_t end;
     int64_t patience_ends; /* when the group of a command that has ended is killed, in ms */
     struct stream output[2];
@@ -72,6 +74,7 @@ static struct command *commands;
 static int in = STDIN_FILENO, out = STDOUT_FILENO, signals;
 static bool stays, greeted;
 static int nothing; /* see struct order */
+static int64_t held_until; /* in ms: nothing that waits for the client is urgent before */
 
 static struct { unsigned char *bytes; size_t start, end, capacity; } queue; /* on its way to the client */
 static struct { unsigned char bytes[4 + FRAME_MOST]; size_t size; } received;
@@ -176,6 +179,8 @@ static void tell(const struct command *command, enum kind kind, const void *body
 {
     if (command->silent)
         return;
+    if (!command->brief || kind == EXITED)
+        held_until = 0;
     unsigned char *frame = room(HEADER_SIZE + size);
     if (size > 0)
         memcpy(frame + HEADER_SIZE, body, size);
@@ -245,6 +250,8 @@ static void forward(struct command *command, int i)
             close_output(command, i);
             return;
         }
+        if (!command->brief)
+            held_until = 0;
         queue_frame(i == 0 ? STDOUT : STDERR, command->id, (size_t)count);
         stream->credit -= (uint32_t)count;
         budget -= (size_t)count;
@@ -349,6 +356,7 @@ static void start(uint32_t id, const struct order *order)
     struct spawned spawned;
     unsigned char body[5];
     int what = NO_PROCESS;
+    const bool nothing_waits = pending() == 0;
     int error = command ? spawn(order, &spawned, &what) : ENOMEM;
     if (error) {
         struct command nobody = {.id = id};
@@ -363,6 +371,7 @@ static void start(uint32_t id, const struct order *order)
         .id = id,
         .pid = spawned.pid,
         .detached = order->detached,
+        .brief = order->brief,
         .output = {{spawned.ends[1], OUTPUT_WINDOW, ALL}, {spawned.ends[2], OUTPUT_WINDOW, ALL}},
         .input = spawned.ends[0],
         .slave = spawned.slave,
@@ -375,6 +384,8 @@ static void start(uint32_t id, const struct order *order)
     for (int i = 0; i < 3; i++)
         if (spawned.ends[i] < 0)
             tell_end(command, i);
+    if (command->brief && nothing_waits)
+        held_until = now_ms() + HOLD_MS;
 }
 
 /* Which commands' first processes have ended? They stay zombies, so that their numbers stay theirs. */
@@ -511,7 +522,7 @@ static void take_start(uint32_t id, unsigned char *body, size_t size)
         refuse(id, "a START with %zu arguments and %zu variables", argument_count, variable_count);
         return;
     }
-    if (flags > TERMINAL) {
+    if ((flags & ~(uint32_t)BRIEF) > TERMINAL) {
         refuse(id, "a START with flags %u", flags);
         return;
     }
@@ -519,9 +530,10 @@ static void take_start(uint32_t id, unsigned char *body, size_t size)
     if (!lists)
         die("out of memory");
     struct order order = {
-        .detached = flags == DETACHED,
+        .detached = flags & DETACHED,
         .nothing = nothing,
-        .terminal = flags == TERMINAL,
+        .terminal = flags & TERMINAL,
+        .brief = flags & BRIEF,
         .size = size_at(body + 8),
         .mode = get32(body + 4) & 07777,
         .arguments = lists,
@@ -631,8 +643,10 @@ static void receive(void)
     ssize_t count = read(in, received.bytes + received.size, sizeof received.bytes - received.size);
     if (count < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (count <= 0)
-        leave(0); /* the client has gone */
+    if (count <= 0) {
+        flush();
+        leave(0); /* the client has gone, or will say no more */
+    }
     received.size += (size_t)count;
 
     unsigned char *at = received.bytes;
@@ -673,12 +687,12 @@ static bool happened(int slot)
     return slot >= 0 && watched[slot].revents != 0;
 }
 
-static void watch_all(void)
+static void watch_all(bool with_output)
 {
     watched_count = 0;
     watch(in, POLLIN);
     watch(signals, POLLIN);
-    if (pending() > 0)
+    if (with_output && pending() > 0)
         watch(out, POLLOUT);
     for (struct command *one = commands; one; one = one->next) {
         /* Without input waiting, an error still tells that nobody has the other end of a pipe, a hang-up that of a terminal. */
@@ -702,6 +716,27 @@ static void serve(struct command *command)
     for (int i = 0; i < 2; i++)
         if (happened(command->slot[1 + i]) && pending() < QUEUE_HIGH)
             forward(command, i);
+}
+
+static void look(bool with_output, int patience)
+{
+    watch_all(with_output);
+    if (poll(watched, watched_count, patience) < 0 && errno != EINTR)
+        die("poll: %s", strerror(errno));
+}
+
+/* Wait for what happens next. What is on its way about a command that nobody hears of before its end waits a moment for that end:
+ * on a guest, where a system call takes 0.1 ms, the whole story of a short command is then one write, and not four. */
+static void wait_for_events(int patience)
+{
+    int64_t left = held_until > 0 ? held_until - now_ms() : 0;
+    if (pending() > 0 && pending() < LITTLE && left > 0) {
+        look(false, patience < 0 || left < patience ? (int)left : patience);
+        return;
+    }
+    held_until = 0;
+    flush();
+    look(true, patience);
 }
 
 static void take_signal(void)
@@ -775,11 +810,8 @@ int main(int argc, char *argv[])
 
     for (;;) {
         int patience = attend_to_ends();
-        flush();
         rotate();
-        watch_all();
-        if (poll(watched, watched_count, patience) < 0 && errno != EINTR)
-            die("poll: %s", strerror(errno));
+        wait_for_events(patience);
         for (struct command *one = commands; one; one = one->next)
             serve(one);
         if (watched[1].revents)

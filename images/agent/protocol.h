@@ -49,9 +49,10 @@ enum kind {
 /* What could not be had, in FAILED. */
 enum what { NO_COMMAND = 1, NO_DIRECTORY, NO_USER, NO_STDIN, NO_STDOUT, NO_STDERR, NO_PROCESS, NO_TERMINAL };
 
-enum {              /* START's flags, one at most */
+enum {              /* START's flags; the first two exclude each other */
     DETACHED = 1,   /* outlives the client, has files or /dev/null for streams */
     TERMINAL = 2,   /* has a pseudo terminal */
+    BRIEF = 4,      /* the client waits for its end alone: what there is to say of it before may come a little later */
 };
 
 #define MAGIC "TESTBED\n"

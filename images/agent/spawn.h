@@ -12,6 +12,7 @@
 
 struct order {
     bool detached, terminal;
+    bool brief;              /* nobody hears of it before its end */
     struct size size;        /* of the terminal */
     mode_t mode;             /* of a file that is written */
     const char *directory;   /* "" for / */
