@@ -24,7 +24,8 @@ MEMORY = 128 << 20  # bytes, where the topology names none
 TRANSLATED_MB = 32  # of translated code that QEMU keeps; its default is a quarter of the machine's memory
 TUN, KVM = "/dev/net/tun", "/dev/kvm"
 
-DEFAULT_KERNEL = "bookworm"
+KERNELS = ("bookworm", "bookworm-backports", "trixie")  # Debian's suites that a kernel may be from
+DEFAULT_KERNEL = KERNELS[0]
 UNHARDENED = "mitigations=off randomize_kstack_offset=off init_on_alloc=0 hardened_usercopy=off audit=0 apparmor=0"
 
 

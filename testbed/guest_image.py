@@ -15,6 +15,7 @@ import tarfile
 import tomllib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fnmatch import fnmatch, translate
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from testbed import images
 from testbed.architecture import Architecture
 from testbed.engine import STDERR, ContainerSpec, Engine
 from testbed.errors import EngineError, GuestFailed, ImageError
-from testbed.guest import DEFAULT_KERNEL, DIRECTORY, MEMORY, MODELS, RUNNER, Guest, Model
+from testbed.guest import DEFAULT_KERNEL, DIRECTORY, KERNELS, MEMORY, MODELS, RUNNER, Guest, Model
 from testbed.images import Progress, silent
 
 if TYPE_CHECKING:
@@ -38,22 +39,24 @@ ROLE, SNAPSHOT, BASE, RELEASE = "testbed.role", "snapshot", "testbed.base", "tes
 # /vm is the guest's; init and the agent are of the guest's architecture and in its own disk.
 OWN = "./usr/lib/testbed"
 
-# Debian's kernel package, as it is in the archive: the metapackage names the newest. Nothing of it is installed.
+# Debian's newest kernel package of a flavour, as it is in the archive; nothing of it is installed. It is that of a point release:
+# the suites of updates in between change often, and a mirror then offers half of one. So it may with the newest package.
 _KERNEL = """
 set -e
-export ARCHITECTURE="$1" SUITE="$2" META="$3"
+export ARCHITECTURE="$1" SUITE="$2" FLAVOUR="${3#linux-image-}"
 RELEASE="${SUITE%-backports}"
 shift 3
 mkdir /tmp/kernel
 fetch() {
     mmdebstrap --mode=root --variant=custom --skip=check/qemu --architectures="$ARCHITECTURE" --format=null \\
-    --setup-hook='test "$SUITE" = "${SUITE%-backports}" ||
-        sed -i -n "p; s/ ${SUITE%-backports} / $SUITE /p" "$1/etc/apt/sources.list"' \\
-    --customize-hook='set -e; cd /tmp/kernel; export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
-        newest=$(apt-cache -o APT::Default-Release="$SUITE" depends --important "$META" |
-            sed -n "s/^ *Depends: \\(linux-image-[0-9][^ ]*\\)$/\\1/p" | head -n 1)
-        test -n "$newest"
-        apt-get -q -o APT::Default-Release="$SUITE" -o APT::Sandbox::User=root download "$newest" >&2' \\
+    --setup-hook='sed -i "/-updates /d; /-security /d" "$1/etc/apt/sources.list"
+        test "$SUITE" = "${SUITE%-backports}" ||
+            sed -i -n "p; s/ ${SUITE%-backports} / $SUITE /p" "$1/etc/apt/sources.list"' \\
+    --customize-hook='cd /tmp/kernel; export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+        for one in $(apt-cache pkgnames linux-image- | grep -x "linux-image-[0-9][^a-z]*[a-z]*[0-9.]*-$FLAVOUR" | sort -V -r); do
+            apt-get -q -o APT::Sandbox::User=root download "$one" >&2 && exit 0
+        done
+        exit 1' \\
     "$RELEASE" - "$@" >&2
 }
 # A mirror in the middle of an update offers files of two states for a moment.
@@ -108,7 +111,12 @@ def _build_guests(engine: Engine, bench: Workbench, missing: Sequence[Guest], ma
     for guest in missing:
         base = base_reference(guest, machine)
         if not engine.image_exists(base):
-            _build_base(engine, bench, guest, machine, base, progress)
+            others = (base_reference(replace(guest, kernel=one), machine) for one in KERNELS)
+            sibling = next((one for one in others if engine.image_exists(one)), None)
+            if sibling:
+                _derive_base(engine, bench, guest, base, sibling, progress)
+            else:
+                _build_base(engine, bench, guest, machine, base, progress)
         _build_snapshot(engine, bench, guest, base, reference(guest, machine), progress)
 
 
@@ -153,6 +161,22 @@ def _build_base(engine: Engine, bench: Workbench, guest: Guest, machine: Archite
             bench.stop()
             raise
     step("done")
+
+
+def _derive_base(engine: Engine, bench: Workbench, guest: Guest, base: str, sibling: str, progress: Progress) -> None:
+    """The image of a kernel out of that of another one for the same architecture, which differs in the kernel alone."""
+    files = _kernel(bench, guest, lambda what: progress(guest.name, what))
+    spec = ContainerSpec(name=f"testbed-base-{uuid4().hex[:12]}", image=sibling, argv=["none"], labels={ROLE: SNAPSHOT})
+    container = engine.create_container(spec)
+    try:
+        engine.put_archive(container, DIRECTORY, _tar(files))
+        try:
+            engine.commit(container, base, changes=[f"LABEL {BASE}={base}", "CMD []"])
+        except EngineError as error:
+            raise images.no_room(f"keeping {base}: {error.message}", error) from error
+    finally:
+        engine.remove_container(container)
+    progress(guest.name, "done")
 
 
 def _base(

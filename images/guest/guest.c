@@ -155,6 +155,9 @@ static void put_root_together(void)
     for (size_t i = 0; i < sizeof written / sizeof *written; i++)
         close(open(written[i], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     symlink("/proc/self/fd", "/dev/fd");
+    symlink("/proc/self/fd/0", "/dev/stdin");
+    symlink("/proc/self/fd/1", "/dev/stdout");
+    symlink("/proc/self/fd/2", "/dev/stderr");
 }
 
 static void bring_loopback_up(void)

@@ -289,7 +289,6 @@ static void start_init(void)
 /* Let init make the guest this host. */
 static void make_host(char **arguments, int count)
 {
-    tell_individuality();
     set_environment(qemu.agent, environ);
     int files = open(FILES, O_RDONLY | O_CLOEXEC);
     if (files >= 0) {
@@ -301,6 +300,7 @@ static void make_host(char **arguments, int count)
         }
         close(files);
     }
+    tell_individuality(); /* after the files, whose unpacking may take a while: the clock goes on */
     for (char **variable = environ; *variable; variable++) {
         tell("--environment");
         tell(*variable);
@@ -403,6 +403,8 @@ int main(int argc, char *argv[])
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigprocmask(SIG_BLOCK, &set, NULL);
+    /* Of QEMU's end we want to hear, not of its being stopped, after which nothing has ended that could be waited for. */
+    sigaction(SIGCHLD, &(struct sigaction){.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP}, NULL);
     int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), listener = listen_for_clients();
     if (signals < 0 || listener < 0)
         die("preparing");

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 
 from testbed import guest as module
 from testbed import images
 from testbed.guest import AGENT_FD, KVM, MODELS, MONITOR_FD, TAPS_FD, TUN, Guest
+from testbed.topology_parts import KernelName
 
 S390X = Guest("s390x", "bookworm", 128 << 20, 1, "tcg")
 AMD64 = Guest("amd64", "bookworm", 128 << 20, 1, "kvm")
@@ -28,6 +30,10 @@ def properties(value: str) -> dict[str, str]:
     """driver,a=b,c=d"""
     head, *rest = value.split(",")
     return {"": head, **dict(one.split("=", 1) for one in rest)}
+
+
+def test_the_kernels_that_a_file_may_name_are_those_that_there_are() -> None:
+    assert get_args(KernelName) == module.KERNELS
 
 
 # --- QEMU's command line
