@@ -158,7 +158,7 @@ def zeros(content: bytes) -> bytes:
 
 
 @pytest.fixture
-def spoilt(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Callable[[bytes], bytes]], str]]:
+def spoilt(engine: Engine, labs: Labs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Callable[[bytes], bytes]], str]]:
     """Spoil a file of the snapshot from which the next guests are made; gives the image."""
     made: list[str] = []
     right = guest_image.reference
@@ -192,6 +192,7 @@ def spoilt(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         return f"testbed/test-vm:{tag}"
 
     yield spoil
+    labs.remove()
     for one in made:
         run_local(["docker", "image", "rm", one]).check()
 
