@@ -22,6 +22,7 @@ from testbed.host_container import files_archive, host_spec, hosts_file, tail, t
 from testbed.lab import (
     LAB,
     NETWORK,
+    NOT_RESTORED,
     READY,
     ROLE,
     SETTINGS,
@@ -79,6 +80,7 @@ class Change:
         self.made: list[str] = []  # containers, in the order they were made
         self.undo: list[Callable[[], Any]] = []
         self.opened: list[Host] = []  # connections that were made to ask whether a host is ready
+        self.warnings: list[str] = []  # what went otherwise than it should, and yet well
         self.obsolete: list[str] = []  # containers to be removed once all has gone well
 
     def carry_out(self, held: Lock) -> None:
@@ -299,6 +301,10 @@ class Change:
             if WAITING in data:
                 self._plug(settings, self.engine.inspect(container).pid)
             if READY in data:
+                if NOT_RESTORED in wrote:
+                    self.warnings.append(
+                        f"host '{name}' was booted, which takes long: its snapshot could not be restored (testbed logs {self.lab}/{name})"
+                    )
                 return
         if self.cancelled.is_set():
             raise LabError(f"host '{name}' was given up")

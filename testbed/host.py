@@ -55,8 +55,14 @@ def last_words(engine: Engine, facts: HostFacts) -> str:
     """The end of a guest's console, for an error; nothing for a host without one."""
     if facts.kind != "vm":
         return ""
-    lines = engine.written(facts.container, stream=STDERR).decode(errors="backslashreplace").splitlines()[-CONSOLE_LINES:]
-    return "; the end of its console:\n" + "\n".join(f"  | {line}" for line in lines)
+    lines = engine.written(facts.container, stream=STDERR).decode(errors="backslashreplace").splitlines()
+    return "; the end of its console:\n" + "\n".join(f"  | {line}" for line in end_of_console(lines))
+
+
+def end_of_console(lines: Sequence[str]) -> list[str]:
+    """The last lines of a guest's console, after the one in which its kernel says why it panics: a long trace may follow that."""
+    end, before = list(lines[-CONSOLE_LINES:]), lines[:-CONSOLE_LINES]
+    return [line for line in before if "Kernel panic" in line][-1:] + end
 
 
 class Host:

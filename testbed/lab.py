@@ -21,7 +21,7 @@ from typing import TypeVar
 from testbed.architecture import ARCHITECTURES, of_machine
 from testbed.engine import STDERR, Container, DockerNetwork, Engine
 from testbed.errors import UnknownName
-from testbed.host import CONSOLE_LINES, Host, HostFacts
+from testbed.host import Host, HostFacts, end_of_console
 from testbed.lock import lock
 from testbed.network import Address, Segment, device_name
 from testbed.plan import Existing, Settings, guest_from, segment_from_label
@@ -34,6 +34,7 @@ CUT_OFF = "cut off: the lab's switch does not run, or was started again"
 WORKERS = 6  # what two cores can use; the engine itself is the limit beyond that
 # How long nothing of a killed `up` may appear before the engine counts as done with it.
 QUIET_S = 2.0
+NOT_RESTORED = b"vm: the snapshot could not be restored"
 # What images/vm/runner.c says, and what the kernel does (mm/oom_kill.c).
 _CAME_UP = re.compile(r"^vm: (restored|booted) (\S+)$", re.MULTILINE)
 _OUT_OF_MEMORY = re.compile(r"Out of memory: Killed process \d+ \(([^)]*)\)")
@@ -299,7 +300,7 @@ def status(engine: Engine, lab: str | None = None) -> list[HostStatus]:
                     kernel=console.kernel if console else kernel,
                     addresses={link["network"]: link["addresses"] for link in settings["links"]},
                     state=there.broken.get(host) or (f"running ({console.how}, {guest.accelerator})" if console and guest else "running"),
-                    console=console.lines[-CONSOLE_LINES:] if console and host in there.broken else (),
+                    console=end_of_console(console.lines) if console and host in there.broken else (),
                 )
             )
     return rows

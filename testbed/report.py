@@ -34,7 +34,13 @@ def print_hosts(console: Console, rows: Sequence[HostStatus]) -> None:
     """A table of hosts for each lab among ``rows``."""
     for lab, of_lab in groupby(rows, key=lambda row: row.lab):
         console.print(Text(f"Lab {lab}", style="bold"))
-        console.print(_hosts_table(list(of_lab)))
+        hosts = list(of_lab)
+        console.print(_hosts_table(hosts))
+        for one in hosts:
+            if one.console:
+                console.print(Text(f"The end of the console of {one.name}:"), soft_wrap=True)
+                for line in one.console:
+                    console.print(Text(f"  | {printable(line)}"), soft_wrap=True)
         console.print()
 
 

@@ -29,10 +29,12 @@ SUBNET_S = 10.0  # for labs that come up at the same time to agree on who has wh
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `up` did: the difference it carried out (``nothing`` when the lab was right already), and how long it took."""
+    """What `up` did: the difference it carried out (``nothing`` when the lab was right already), and how long it took,
+    and what of it went otherwise than it should, and yet well."""
 
     difference: Difference
     duration_s: float
+    warnings: tuple[str, ...] = ()
 
 
 def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Outcome:
@@ -55,6 +57,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
         }
         references |= {name: guest_image.reference(one, machine) for name, one in guests.items()}
         patience = Deadline(SUBNET_S)
+        warnings: tuple[str, ...] = ()
         while True:
             parts = parts_of(engine, topology.name)
             there = existing(engine, parts, interrupted=held.interrupted)
@@ -63,14 +66,16 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
             difference = compare(there, plan)
             try:
                 if not difference.nothing or parts.retired or not there.switch:
-                    Change(engine, parts, there, plan, difference, files, by_architecture[machine.name], progress).carry_out(held)
+                    change = Change(engine, parts, there, plan, difference, files, by_architecture[machine.name], progress)
+                    change.carry_out(held)
+                    warnings = tuple(change.warnings)
                 break
             except SubnetTaken:
                 # Somebody took the subnet since it was chosen, so choose again; a network that is being made is not listed yet.
                 if patience.passed:
                     raise
         held.done()
-    return Outcome(difference, time.monotonic() - begin)
+    return Outcome(difference, time.monotonic() - begin, warnings)
 
 
 def build_images(

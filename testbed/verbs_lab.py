@@ -31,6 +31,8 @@ def up(file: str, name: str | None, quiet: bool) -> None:
     topology = load(file, name)
     with engine() as its_engine, Progress(errors_console(), total=len(topology.hosts)) as progress:
         outcome = bringing_up.up(its_engine, topology, progress=progress)
+    for one in outcome.warnings:
+        click.echo(f"testbed: warning: {one}", err=True)
     if quiet:
         return
     if outcome.difference.nothing:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from testbed import observe
 from testbed.capture import capture
 from testbed.engine import Engine
 from testbed.host import Host
@@ -97,8 +98,8 @@ def test_it_has_the_files_environment_command_and_name_of_the_file(lab: Lab, vm:
 def test_it_reaches_the_others_by_name_and_they_reach_it(lab: Lab, vm: Host, name: str) -> None:
     for one, to in ((vm, name), (lab.host(name), "vm")):
         for version in ("-4", "-6"):
-            reply = pinged(one, to, version)
-            assert "ttl=64" in reply, reply
+            done = one.run(["ping", "-c", "1", "-W", "20", version, to])
+            assert done.exit_code == 0, done.text
     assert vm.run(["nc", "-N", "-w", "20", "twin", "8001"], stdin=b"to and fro").stdout == b"to and fro"
     assert lab.host(name).run(["nc", "-N", "-w", "20", "vm", "8001"], stdin=b"to and fro").stdout == b"to and fro"
 
@@ -187,7 +188,7 @@ ports, numbers, listeners = [], [], [socket.create_server(("127.0.0.1", 7000 + p
 for listener in listeners:
     ports.append(socket.create_connection(listener.getsockname()).getsockname()[1])
 for listener in listeners:
-    client = socket.create_connection(listener.getsockname(), source_address=("127.0.0.1", 6000))
+    client = socket.create_connection(listener.getsockname(), source_address=("127.0.0.1", listener.getsockname()[1] - 1000))
     client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
     client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, SEND_QUEUE)
     numbers.append(client.getsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ) % 2**32)
@@ -297,13 +298,17 @@ def test_ss_tells_of_a_connection_what_the_guests_kernel_knows(lab: Lab, vm: Hos
 
 def test_the_guest_shows_addresses_in_its_own_byte_order(lab: Lab, vm: Host) -> None:
     """/proc/net/tcp has an address as the number that its four bytes are to the kernel (tcp4_seq_show)."""
-    with lab.host("native").start(["nc", "10.96.1.77", "8001"]) as client:
-        client.stdin.write(b"x")
-        client.stdout.read(1)
-        own = lab.host("native").addresses["lan"][0].packed
-        on_vm, on_native = (text_of(lab.host(name), "cat", "/proc/net/tcp") for name in ("vm", "native"))
-    assert f"0A60014D:1F41 {own.hex().upper()}:" in on_vm
-    assert " 4D01600A:1F41 " in on_native
+    native = lab.host("native")
+    with vm.start(["nc", "-4", "-l", "8002"]) as server:
+        wait_until(lambda: 8002 in observe.listening_ports(vm), timeout_s=30, what="a listening server")
+        with native.start(["nc", "10.96.1.77", "8002"]) as client:
+            client.stdin.write(b"x")
+            assert server.stdout.read(1) == b"x"
+            on_vm, on_native = (text_of(one, "cat", "/proc/net/tcp") for one in (vm, native))
+    (of_native,) = native.addresses["lan"][:1]
+    assert f" 0A60014D:1F42 {of_native.packed.hex().upper()}:" in on_vm
+    assert f" {of_native.packed[::-1].hex().upper()}:" in on_native
+    assert " 4D01600A:1F42 " in on_native
 
 
 # Beside an emulated host: its programs are big-endian, the kernel that answers them is not, and who translates does not know it all
@@ -377,6 +382,7 @@ def seen(lab: Lab) -> Seen:
             text_of(host, "sysctl", "-n", "net.ipv4.tcp_congestion_control").strip(),
         )
         found[name]["netlink attributes"] = "Deficit" if "!!!Deficit" in host.run(["ip", "-4", "route"]).error_text else "whole"
+        found[name]["ping: the TTL"] = re.findall(r"ttl=(\d+)", pinged(host, "native", "-4"))
         found[name]["ss"] = host.run(["ss", "-tin"]).error_text.strip()
         found[name]["nft"] = host.run(["nft", "list", "ruleset"]).error_text.strip()
     return found
@@ -393,6 +399,7 @@ def seen(lab: Lab) -> Seen:
         ("/proc/net/tcp: an address", "1.0.0.127", "127.0.0.1"),
         ("TCP_INFO: the round-trip time", "4 bytes", "it is there"),
         ("IP_PKTINFO: the interface", [1 << 24], [1]),
+        ("ping: the TTL", ["0"], ["64"]),
         ("SO_MARK", "Protocol not available", 5),
         ("SO_TIMESTAMPING", "Protocol not available", 24),
     ],

@@ -100,7 +100,7 @@ def test_the_guests_end_is_said_at_once_and_mended_by_up(
 def test_a_command_that_wants_too_much_memory_is_killed_and_status_says_which(lab: Lab) -> None:
     guest = lab.host("guest")
     with guest.start(["sleep", "1000"]) as other:
-        taken = guest.run(["python3", "-c", "data = bytearray(b'x') * (300 << 20)"], timeout_s=120)
+        taken = guest.run(["python3", "-c", "data = []\nwhile True: data.append(bytearray(b'x') * (1 << 20))"], timeout_s=120)
         assert taken.exit_code == 137, taken.error_text
         assert other.exit_code is None
         assert guest.run(["echo", "here"]).text == "here\n"
@@ -149,8 +149,8 @@ def half(content: bytes) -> bytes:
 
 def of_another_machine(content: bytes) -> bytes:
     """QEMU writes down which machine it saved, by name and version."""
-    assert b"s390-ccw-virtio-" in content
-    return content.replace(b"s390-ccw-virtio-", b"s390-ccw-otherwise-"[: len(b"s390-ccw-virtio-")])
+    assert b"s390-ccw-virtio" in content
+    return content.replace(b"s390-ccw-virtio", b"s390-ccw-another")
 
 
 def zeros(content: bytes) -> bytes:
@@ -158,7 +158,7 @@ def zeros(content: bytes) -> bytes:
 
 
 @pytest.fixture
-def spoilt(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Callable[[bytes], bytes]], str]]:
+def spoilt(engine: Engine, labs: Labs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Callable[[bytes], bytes]], str]]:
     """Spoil a file of the snapshot from which the next guests are made; gives the image."""
     made: list[str] = []
     right = guest_image.reference
@@ -189,11 +189,10 @@ def spoilt(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
         tag = uuid.uuid4().hex[:8]
         monkeypatch.setattr(guest_image, "reference", wrong)
-        # The right one is there: it was made for the tests before.
-        monkeypatch.setattr(guest_image, "build", lambda *_: None)
         return f"testbed/test-vm:{tag}"
 
     yield spoil
+    labs.remove()
     for one in made:
         run_local(["docker", "image", "rm", one]).check()
 
@@ -214,12 +213,12 @@ def test_a_guest_whose_snapshot_is_of_no_use_is_booted(
     run_testbed("up", file).check()  # so that the snapshot is there
     run_testbed("down", file).check()
     spoilt(name, change)
-    told: list[str] = []
-    up(engine, load(file), progress=lambda what, step: told.append(f"{what}: {step}"))
+    outcome = up(engine, load(file))
     with labs.lab(file) as lab:
         assert lab.host("other").run(["ping", "-c", "1", "-W", "20", "guest"]).exit_code == 0
         assert lab.host("guest").run(["echo", "here"]).text == "here\n"
     assert status(file.stem)["guest"]["state"].startswith("running (booted, ")
     logged = run_testbed("logs", f"{file.stem}/guest").check().error_text
     assert "vm: the snapshot could not be restored, so the guest is booted" in logged
-    assert any("guest: " in one and "booted" in one for one in told), "whoever waits is told why it takes longer"
+    (warning,) = outcome.warnings
+    assert "host 'guest' was booted" in warning
