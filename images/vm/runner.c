@@ -368,24 +368,33 @@ static int bring_up(int memory_mb, int networks, const int *taps, char **argumen
     return 0;
 }
 
+static bool qemu_has_ended(void)
+{
+    siginfo_t end = {0};
+    return waitid(P_PID, (id_t)qemu.pid, &end, WEXITED | WNOHANG | WNOWAIT) < 0 || end.si_pid == qemu.pid;
+}
+
 static int serve(int listener, int signals)
 {
-    int code = serve_clients(listener, qemu.agent, signals);
-    if (code >= 0) {
-        say("vm: init ended on the guest");
-        stop_qemu();
-        return code > 0 ? code : GUEST_ENDED;
+    for (;;) {
+        int code = serve_clients(listener, qemu.agent, signals);
+        if (code >= 0) {
+            say("vm: init ended on the guest");
+            stop_qemu();
+            return code > 0 ? code : GUEST_ENDED;
+        }
+        struct signalfd_siginfo arrived = {0};
+        if (code == SIGNALLED && read(signals, &arrived, sizeof arrived) > 0 && arrived.ssi_signo != SIGCHLD) {
+            stop_qemu();
+            return 0;
+        }
+        if (code == SIGNALLED && !qemu_has_ended())
+            continue; /* it was stopped, or it is the end of one before, that did not restore the snapshot */
+        if (code == GUEST_GONE)
+            kill(qemu.pid, SIGKILL); /* the agent's end is the host's end, QEMU may go on without */
+        say("vm: the guest is gone: %s", end_of_qemu());
+        return GUEST_ENDED;
     }
-    struct signalfd_siginfo arrived = {0};
-    bool terminated = code == SIGNALLED && read(signals, &arrived, sizeof arrived) > 0 && arrived.ssi_signo != SIGCHLD;
-    if (terminated) {
-        stop_qemu();
-        return 0;
-    }
-    if (code == GUEST_GONE)
-        kill(qemu.pid, SIGKILL); /* the agent's end is the host's end, QEMU may go on without */
-    say("vm: the guest is gone: %s", end_of_qemu());
-    return GUEST_ENDED;
 }
 
 int main(int argc, char *argv[])
