@@ -32,6 +32,8 @@ _HEADER = struct.Struct(">IBI")
 _START = struct.Struct(">IIHHII")
 _SIZE = struct.Struct(">HH")
 _CREDIT = struct.Struct(">BI")
+LAST_SIGNAL = 64
+REALTIME = 32  # the first of the kernel's real-time signals
 _DETACHED, _TERMINAL, _BRIEF = 1, 2, 4
 
 
@@ -202,6 +204,10 @@ class Command:
 
     def signal(self, number: int) -> None:
         """Send a signal to its process group; one that has ended is left in peace."""
+        if number >= REALTIME:
+            number += self._agent.realtime_shift
+        if number > LAST_SIGNAL:
+            raise InputError(f"no program on host {self._agent.name} can be sent signal {number - self._agent.realtime_shift}")
         if self.exit_code is None and self.failure is None:
             self._agent.send(Kind.SIGNAL, self._number, bytes([number]))
 
@@ -231,7 +237,8 @@ class Command:
             elif kind == Kind.END:
                 self._open.discard(body[0])
             elif kind == Kind.EXITED:
-                self.exit_code = 128 + body[1] if body[0] else body[1]
+                number = body[1] - self._agent.realtime_shift if body[0] and body[1] >= REALTIME + self._agent.realtime_shift else body[1]
+                self.exit_code = 128 + number if body[0] else number
             elif kind == Kind.FAILED:
                 self.failure = _failure(self._agent.name, self.order, body[0], int.from_bytes(body[1:], "big"))
             else:
@@ -261,9 +268,13 @@ class Command:
 
 
 class Agent:
-    """A connection to one host's agent. ``why`` is asked when it breaks off, and says what became of the host."""
+    """A connection to one host's agent. ``why`` is asked when it breaks off, and says what became of the host.
 
-    def __init__(self, transport: Transport, name: str, *, why: Callable[[], str] = lambda: "") -> None:
+    ``realtime_shift`` is how much higher the numbers of real-time signals are for the kernel than for the programs.
+    """
+
+    def __init__(self, transport: Transport, name: str, *, why: Callable[[], str] = lambda: "", realtime_shift: int = 0) -> None:
+        self.realtime_shift = realtime_shift
         self.name = name
         self._transport = transport
         self._why = why

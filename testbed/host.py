@@ -33,6 +33,8 @@ __all__ = ["Host", "HostFacts", "InputStream", "OutputStream", "Process"]
 AGENT = "/usr/lib/testbed/agent"
 DETACHED_OUTPUT = "/run/testbed"
 CONSOLE_LINES = 12
+# QEMU's user mode keeps clear of the two real-time signals that its own C library uses: a program's 32 is the kernel's 34.
+EMULATED_SHIFT = 2
 GRACE_S = 0.5  # between SIGTERM and SIGKILL
 
 Argument = str | os.PathLike[str]
@@ -244,7 +246,8 @@ class Host:
                 self._agent.close()
                 self._agent = None
             if self._agent is None:
-                self._agent = Agent(self._connect(), self.name, why=self._why)
+                shift = EMULATED_SHIFT if self.kind == "emulated" else 0
+                self._agent = Agent(self._connect(), self.name, why=self._why, realtime_shift=shift)
             return self._agent
 
     def _start(self, order: Order) -> Process:

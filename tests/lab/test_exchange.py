@@ -94,8 +94,8 @@ def test_a_client_whose_packets_do_not_arrive_is_inconclusive(cross: Lab, cut_of
         switch.run(["ip", "link", "set", port, "down"]).check()
         try:
             begin = time.monotonic()
-            results = exchange(cross, timeout_s=2)
-            assert time.monotonic() - begin < 20
+            results = exchange(cross, timeout_s=8)
+            assert time.monotonic() - begin < 60
         finally:
             switch.run(["ip", "link", "set", port, "up"]).check()
     kind = cross.hosts[cut_off].kind
