@@ -160,6 +160,23 @@ static void put_root_together(void)
     symlink("/proc/self/fd/2", "/dev/stderr");
 }
 
+static void write_if_there(const char *path, const char *value)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd >= 0 && write(fd, value, strlen(value)) < 0)
+        die("%s: %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Without memory the kernel drops the pages of the programs that run and reads them again, for minutes, before it kills
+ * anything. So: what was used in the last second is not dropped (the kernel's Documentation/admin-guide/mm/multigen_lru.rst). */
+static void kill_rather_than_thrash(void)
+{
+    write_if_there("/sys/kernel/mm/lru_gen/enabled", "y");
+    write_if_there("/sys/kernel/mm/lru_gen/min_ttl_ms", "1000");
+}
+
 static void bring_loopback_up(void)
 {
     struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
@@ -208,6 +225,7 @@ int main(void)
     for (int fd = 0; console >= 0 && fd <= STDERR_FILENO; fd++)
         dup2(console, fd);
     put_root_together();
+    kill_rather_than_thrash();
     bring_loopback_up();
     name_ports();
     sigset_t deaths;
