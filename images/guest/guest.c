@@ -130,13 +130,14 @@ static void move_to(const char *directory, const char *root)
         die("moving %s: %s", directory, strerror(errno));
 }
 
+/* The file systems in memory are full before memory is: their pages belong to no process, so the kernel would kill them all for them. */
 static void put_root_together(void)
 {
     mount_on("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     mount_on("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     load_modules();
     mount_disk("root", "/disk");
-    mount_on("overlay", "/memory", "tmpfs", 0, "mode=0755");
+    mount_on("overlay", "/memory", "tmpfs", 0, "mode=0755,size=30%");
     mkdir("/memory/upper", 0755);
     mkdir("/memory/work", 0755);
     mount_on("overlay", "/root", "overlay", 0, "lowerdir=/disk,upperdir=/memory/upper,workdir=/memory/work");
@@ -147,8 +148,8 @@ static void put_root_together(void)
     if (chdir("/root") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
         die("changing the root: %s", strerror(errno));
     mount_on("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5");
-    mount_on("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
-    mount_on("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
+    mount_on("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=20%");
+    mount_on("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=10%");
     mkdir("/run/testbed", 0755);
     /* In the overlay's upper layer already when a host is made of this guest, which then need not copy them up. */
     static const char *const written[] = {"/etc/hosts", "/etc/hostname"};
