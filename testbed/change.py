@@ -39,7 +39,7 @@ from testbed.lab import (
     side_by_side,
 )
 from testbed.lock import Lock
-from testbed.network import Segment, mac_of
+from testbed.network import Segment, mac_of, machine_resolver
 from testbed.plan import Difference, Existing, Plan, Settings, to_label
 from testbed.process import wait_until
 
@@ -274,8 +274,9 @@ class Change:
         settings = self.plan.hosts[name]
         self.progress(name, "starting")
         container = self._create(host_spec(self.lab, name, settings, self.plan.hosts))
-        if self.files[name]:
-            self.engine.put_archive(container, "/", files_archive(self.files[name], settings))
+        if self.files[name] or settings["external"]:
+            resolver = machine_resolver() if self.engine.local else b""
+            self.engine.put_archive(container, "/", files_archive(self.files[name], settings, resolver))
         try:
             self.engine.start(container)
         except EngineError as error:

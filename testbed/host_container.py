@@ -39,6 +39,9 @@ _SYSCTL_REASONS_OF_GUESTS = {
 }
 
 
+RESOLVER = "/etc/resolv.conf"
+
+
 def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Settings]) -> ContainerSpec:
     """The container of a host; a guest runs in one that has nothing of the host but its links."""
     guest = guest_from(settings)
@@ -49,8 +52,6 @@ def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Setti
         argv=guest.runner_arguments("run", init) if guest else init,
         labels={LAB: lab, ROLE: HOST_ROLE, HOST: name, SETTINGS: to_label(settings)},
         hostname=name,
-        # Where there is a way out of the lab, Docker makes the machine's resolver known.
-        network="none" if settings["external"] else None,
         capabilities=settings["capabilities"],
         environment=settings["environment"],
         # Those of the IPC namespace; the network's are set by the host's first process.
@@ -75,9 +76,15 @@ def hosts_file(viewer: Settings, hosts: Mapping[str, Settings]) -> str:
     return "\n".join([*lines, ""])
 
 
-def files_archive(contents: Mapping[str, bytes], settings: Settings) -> bytes:
-    """A host's files, as a tar to be unpacked in its container's root; for a guest one that holds the tar for the guest's."""
-    packed = tar(contents, settings["files"])
+def files_archive(contents: Mapping[str, bytes], settings: Settings, resolver: bytes = b"") -> bytes:
+    """A host's files, as a tar to be unpacked in its container's root; for a guest one that holds the tar for the guest's.
+
+    ``resolver`` is the content of /etc/resolv.conf for a host with a way out of the lab, unless the file gives it one.
+    """
+    labels = dict(settings["files"])
+    if settings["external"] and resolver and RESOLVER not in contents:
+        contents, labels[RESOLVER] = {**contents, RESOLVER: resolver}, ["", 0o644]
+    packed = tar(contents, labels)
     return tar({FILES: packed}, {FILES: ("", 0o600)}) if settings["guest"] else packed
 
 

@@ -7,6 +7,7 @@ anybody else) and by the routes of this machine: a lab that took one of those wo
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -170,6 +171,15 @@ def device_name(readable: str) -> str:
         return readable
     digest = hashlib.sha256(readable.encode()).hexdigest()[:6]
     return f"{readable[: DEVICE_NAME_SIZE - 7]}-{digest}"
+
+
+def machine_resolver() -> bytes:
+    """What /etc/resolv.conf of this machine says to those who are not on it: name servers on its loopback device are none for them."""
+    for path in (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf")):
+        if path.exists():
+            lines = path.read_text(errors="replace").splitlines()
+            return "".join(f"{line}\n" for line in lines if not re.match(r"\s*nameserver\s+(127\.|::1)", line)).encode()
+    return b""
 
 
 def machine_routes(proc: Path = Path("/proc/net")) -> list[Taken]:

@@ -94,7 +94,7 @@ def test_a_hosts_container_is_what_its_settings_say() -> None:
     assert (spec.memory, spec.cpus, spec.environment, spec.capabilities) == (64 << 20, 0.5, {"A": "b"}, ["NET_ADMIN"])
     assert spec.labels["testbed.lab"] == "lab"
     assert spec.pid_mode is None
-    assert host_spec("lab", "a", settings(external=True), {}).network == "none", "with the machine's resolver"
+    assert host_spec("lab", "a", settings(external=True), {}).network is None
 
 
 def test_files_are_packed_with_their_modes_below_the_root() -> None:
@@ -186,3 +186,15 @@ def test_the_device_between_a_guest_and_its_network_has_another_mac_than_the_gue
     assert (plain["address"], outer["address"]) == ("02:42:0a:05:00:02", "0a:42:0a:05:00:02")
     assert int(outer["address"][:2], 16) & 0b11 == 0b10, "locally administered, one station's"
     assert [(one["name"], one["netns"], one["master"]) for one in (plain, outer)] == [("eth0", "4711", bridge_name("lan"))] * 2
+
+
+def test_a_host_with_a_way_out_gets_the_machines_resolver_unless_the_file_gives_it_one() -> None:
+    def names(archive: bytes) -> dict[str, bytes]:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as read:
+            return {one.name: read.extractfile(one).read() for one in read.getmembers()}  # type: ignore[union-attr]
+
+    resolver = b"nameserver 192.0.2.1\n"
+    assert names(files_archive({}, settings(external=True), resolver)) == {"etc/resolv.conf": resolver}
+    assert names(files_archive({}, settings(external=False), resolver)) == {}
+    own = settings(external=True, files={"/etc/resolv.conf": ["digest", 0o600]})
+    assert names(files_archive({"/etc/resolv.conf": b"own"}, own, resolver)) == {"etc/resolv.conf": b"own"}
