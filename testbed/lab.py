@@ -333,7 +333,8 @@ def settle(engine: Engine, lab: str) -> None:
     def at_rest() -> bool:
         nonlocal before, quiet
         parts = parts_of(engine, lab)
-        now = [(one.id, one.state) for one in parts.containers] + [(one.id, "") for one in parts.networks.values()]
+        # The engine lists networks in no order.
+        now = sorted([(one.id, one.state) for one in parts.containers] + [(one.id, "") for one in parts.networks.values()])
         if now != before:
             before, quiet = now, Deadline(QUIET_S)
         return quiet.passed
