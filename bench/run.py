@@ -15,7 +15,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -122,28 +123,35 @@ def main_job(runs: int) -> list[Figure]:
     return [Figure("up + main job + table, cross-endian", "s", tuple(samples), 6)]
 
 
-def reach(runs: int) -> list[Figure]:
-    """`run(["true"])` on a host of each kind beside `docker exec` into its container, in turn."""
+@contextmanager
+def cross_endian(name: str) -> Iterator[tuple[Engine, Lab]]:
+    """A lab of hosts of all kinds, up under a name of the bench's own."""
     engine = Engine()
-    topology = topology_file.load(shipped.find("cross-endian")).model_copy(update={"name": "bench-reach"})
-    figures = []
+    topology = topology_file.load(shipped.find("cross-endian")).model_copy(update={"name": name})
     try:
         up(engine, topology)
-        with Lab(engine, parts_of(engine, topology.name)) as lab:
-            for kind, name, target in (("native", "little-a", 5), ("emulated", "big-a", 15), ("vm", "big-vm", 15)):
-                host, container = lab.host(name), container_name(lab.name, name)
-                true = partial(host.run, ["true"])
-                true().check()
-                ours, theirs = [], []
-                for number in range(20 * runs):
-                    ours.append(1000 * seconds(true))
-                    if number % 4 == 0 and kind != "vm":  # which has nothing but QEMU in its container
-                        theirs.append(1000 * command("docker", "exec", container, "true"))
-                figures.append(Figure(f'run(["true"]), {kind}', "ms", tuple(ours), target))
-                figures += [Figure(f"docker exec true, {kind}", "ms", tuple(theirs))] if theirs else []
+        with Lab(engine, parts_of(engine, name)) as lab:
+            yield engine, lab
     finally:
-        down(engine, topology.name)
+        down(engine, name)
         engine.close()
+
+
+def reach(runs: int) -> list[Figure]:
+    """`run(["true"])` on a host of each kind beside `docker exec` into its container, in turn."""
+    figures = []
+    with cross_endian("bench-reach") as (_, lab):
+        for kind, name, target in (("native", "little-a", 5), ("emulated", "big-a", 15), ("vm", "big-vm", 15)):
+            host, container = lab.host(name), container_name(lab.name, name)
+            true = partial(host.run, ["true"])
+            true().check()
+            ours, theirs = [], []
+            for number in range(20 * runs):
+                ours.append(1000 * seconds(true))
+                if number % 4 == 0 and kind != "vm":  # which has nothing but QEMU in its container
+                    theirs.append(1000 * command("docker", "exec", container, "true"))
+            figures.append(Figure(f'run(["true"]), {kind}', "ms", tuple(ours), target))
+            figures += [Figure(f"docker exec true, {kind}", "ms", tuple(theirs))] if theirs else []
     return figures
 
 
@@ -217,27 +225,20 @@ def _boot(engine: Engine) -> float:
 
 def links(runs: int) -> list[Figure]:
     """Round trips and throughput between hosts of each two kinds, and on a bare veth pair between the two native ones."""
-    engine = Engine()
-    topology = topology_file.load(shipped.find("cross-endian")).model_copy(update={"name": "bench-links"})
     figures = []
-    try:
-        up(engine, topology)
-        with Lab(engine, parts_of(engine, topology.name)) as lab:
-            bare = _bare_pair(engine, lab, "little-a", "little-b")
-            pairs = [("native to native", "little-a", "little-b"), ("native to emulated", "little-a", "big-a")]
-            pairs += [("native to vm", "little-a", "big-vm"), ("emulated to vm", "big-a", "big-vm"), ("vm to native", "big-vm", "little-a")]
-            samples: dict[str, tuple[list[float], list[float]]] = {}
-            for _ in range(runs):
-                for name, client, server in [("bare veth pair", "little-a", "little-b"), *pairs]:
-                    address = bare if name == "bare veth pair" else str(lab.host(server).addresses["lan"][0])
-                    trips, rates = samples.setdefault(name, ([], []))
-                    trips.append(_round_trip_ms(lab.host(client), address))
-                    rates.append(_megabytes_per_s(lab.host(client), lab.host(server), address))
-        for name, (trips, rates) in samples.items():
-            figures += [Figure(f"round trip, {name}", "ms", tuple(trips)), Figure(f"throughput of nc, {name}", "MB/s", tuple(rates))]
-    finally:
-        down(engine, topology.name)
-        engine.close()
+    with cross_endian("bench-links") as (engine, lab):
+        bare = _bare_pair(engine, lab, "little-a", "little-b")
+        pairs = [("native to native", "little-a", "little-b"), ("native to emulated", "little-a", "big-a")]
+        pairs += [("native to vm", "little-a", "big-vm"), ("emulated to vm", "big-a", "big-vm"), ("vm to native", "big-vm", "little-a")]
+        samples: dict[str, tuple[list[float], list[float]]] = {}
+        for _ in range(runs):
+            for name, client, server in [("bare veth pair", "little-a", "little-b"), *pairs]:
+                address = bare if name == "bare veth pair" else str(lab.host(server).addresses["lan"][0])
+                trips, rates = samples.setdefault(name, ([], []))
+                trips.append(_round_trip_ms(lab.host(client), address))
+                rates.append(_megabytes_per_s(lab.host(client), lab.host(server), address))
+    for name, (trips, rates) in samples.items():
+        figures += [Figure(f"round trip, {name}", "ms", tuple(trips)), Figure(f"throughput of nc, {name}", "MB/s", tuple(rates))]
     return figures
 
 
@@ -257,7 +258,7 @@ def _round_trip_ms(client: Host, address: str) -> float:
 
 
 def _megabytes_per_s(client: Host, server: Host, address: str) -> float:
-    size = 100_000_000 if "emulated" not in (client.kind, server.kind) and "vm" not in (client.kind, server.kind) else 20_000_000
+    size = 100_000_000 if {client.kind, server.kind} == {"native"} else 20_000_000
     with server.start(["sh", "-c", "exec nc -l -N 28090 > /dev/null"]) as process:
         wait_until(lambda: 28090 in observe.listening_ports(server), timeout_s=30, what="a listener")
         send = seconds(lambda: client.run(["sh", "-c", f"head -c {size} /dev/zero | nc -N {address} 28090"], timeout_s=300).check())

@@ -237,8 +237,9 @@ class Command:
             elif kind == Kind.END:
                 self._open.discard(body[0])
             elif kind == Kind.EXITED:
-                number = body[1] - self._agent.realtime_shift if body[0] and body[1] >= REALTIME + self._agent.realtime_shift else body[1]
-                self.exit_code = 128 + number if body[0] else number
+                by_signal, value = body
+                shift = self._agent.realtime_shift if value >= REALTIME + self._agent.realtime_shift else 0
+                self.exit_code = 128 + value - shift if by_signal else value
             elif kind == Kind.FAILED:
                 self.failure = _failure(self._agent.name, self.order, body[0], int.from_bytes(body[1:], "big"))
             else:

@@ -361,7 +361,7 @@ class Change:
             raise LabError(f"{error.message}{tail(self.engine.written(container))}", hint=more_time) from None
 
     def _teach_names(self, hosts: Mapping[str, Settings]) -> None:
-        """Tell the hosts that stay about the others. /etc/hosts is written in place, as it may be a mount."""
+        """Tell the hosts that stay about the others."""
 
         def teach(name: str) -> None:
             settings = self.there.hosts[name]

@@ -6,9 +6,9 @@ import fcntl
 import os
 from pathlib import Path
 
+from testbed.guest import KVM
 from testbed.lock import own_directory
 
-DEVICE = "/dev/kvm"
 _CREATE_VM = 0xAE01  # KVM_CREATE_VM of the kernel's Documentation/virt/kvm/api.rst
 _FAILED = "kvm-failed"
 
@@ -24,7 +24,7 @@ def works() -> bool:
 def creates() -> bool:
     """KVM is there and makes a virtual machine."""
     try:
-        device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        device = os.open(KVM, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any
 
-from testbed import guest as guests_of
 from testbed.architecture import ARCHITECTURES, EMULATED, Architecture
 from testbed.errors import InputError
-from testbed.guest import Guest
+from testbed.guest import MEMORY, Guest
 from testbed.network import Address, Segment, Taken, assign, choose_subnets, device_name, mac_of
 
 if TYPE_CHECKING:
@@ -153,10 +152,11 @@ def architecture_of(host: Host, machine: Architecture) -> Architecture:
 def guest_of(host: Host, machine: Architecture, *, kvm: bool) -> Guest:
     """What kind of guest a vm host is; with ``kvm`` the machine's processor runs guests of its own architecture."""
     architecture = architecture_of(host, machine)
+    assert host.own_kernel, f"{host.name} is a vm"
     return Guest(
         arch=architecture.name,
-        kernel=host.kernel or guests_of.DEFAULT_KERNEL,
-        memory=host.memory or guests_of.MEMORY,
+        kernel=host.own_kernel,
+        memory=host.memory or MEMORY,
         networks=len(host.networks),
         accelerator="kvm" if kvm and architecture == machine else "tcg",
     )

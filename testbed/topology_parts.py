@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from testbed import sysctls
+from testbed import guest, sysctls
 from testbed import topology_values as values
 from testbed.errors import InputError
+from testbed.guest import DEFAULT_KERNEL, MODELS
 from testbed.topology_problems import Problem, as_pydantic, reader
 from testbed.topology_values import DEFAULT_CAPABILITIES
 
@@ -28,10 +29,6 @@ SOME_HOST = object()
 MOST_NETWORKS = 250
 MOST_ENTRIES = 1000  # of sysctls, variables or files on one host
 
-# What a QEMU guest is made for.
-DEFAULT_KERNEL: KernelName = "bookworm"
-VM_ARCHITECTURES: tuple[ArchitectureName, ...] = ("s390x", "amd64")
-MOST_NETWORKS_OF_A_VM = 16
 
 Name = Annotated[str, reader(values.read_name)]
 Address = Annotated[IPv4Address, reader(values.read_address)]
@@ -233,8 +230,8 @@ class Host(Part):
                     yield Problem(("sysctls", name), contrary, "leave one of them out")
 
     def _problems_of_a_vm(self) -> Iterator[Problem]:
-        if self.arch not in (None, *VM_ARCHITECTURES):
-            yield Problem(("arch",), f"a vm cannot be {self.arch}", f"arch: {' or '.join(VM_ARCHITECTURES)}")
+        if self.arch not in (None, *MODELS):
+            yield Problem(("arch",), f"a vm cannot be {self.arch}", f"arch: {' or '.join(MODELS)}")
         if self.memory is not None:
             wrong = values.not_a_guests_memory(self.memory)
             if wrong:
@@ -242,8 +239,8 @@ class Host(Part):
         if "capabilities" in self.model_fields_set:
             message = "a vm has no capabilities to give or take: its commands are root of its own kernel"
             yield Problem(("capabilities",), message, "leave it out; an empty capabilities: takes a default away")
-        if len(self.networks) > MOST_NETWORKS_OF_A_VM:
-            yield Problem(("networks",), f"there are {len(self.networks)} networks", f"at most {MOST_NETWORKS_OF_A_VM} on a vm")
+        if len(self.networks) > guest.MOST_NETWORKS:
+            yield Problem(("networks",), f"there are {len(self.networks)} networks", f"at most {guest.MOST_NETWORKS} on a vm")
 
     def _problems_without_a_kernel(self) -> Iterator[Problem]:
         if self.kernel is not None:
@@ -251,7 +248,7 @@ class Host(Part):
             yield Problem(("kernel",), message, "kind: vm, a host with a kernel of its own; or leave it out")
 
     @property
-    def own_kernel(self) -> KernelName | None:
+    def own_kernel(self) -> str | None:
         """The kernel that a vm boots; None for a host that runs on the machine's."""
         return (self.kernel or DEFAULT_KERNEL) if self.kind == "vm" else None
 

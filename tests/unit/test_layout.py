@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "testbed"
 ORDER = (
     "errors",
     "architecture",
+    "guest",
     "process",
     "lock",
     "kvm",
@@ -31,7 +32,6 @@ ORDER = (
     "rootfs",
     "images",
     "network",
-    "guest",
     "guest_image",
     "plan",
     "machine",
