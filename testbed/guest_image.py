@@ -6,10 +6,8 @@ in a digest of all that the image is made of, so an image that is there is the r
 
 from __future__ import annotations
 
-import hashlib
 import io
 import lzma
-import os
 import re
 import tarfile
 import tomllib
@@ -36,8 +34,6 @@ REPOSITORY = "testbed/vm"
 TCG_S, KVM_S = 150.0, 20.0  # for a guest to boot and be saved; the runner gives up sooner, and says why
 ROLE, SNAPSHOT, BASE, RELEASE = "testbed.role", "snapshot", "testbed.base", "testbed.kernel"
 
-# /vm is the guest's; init and the agent are of the guest's architecture and in its own disk.
-OWN = "./usr/lib/testbed"
 
 # Debian's newest kernel package of a flavour, as it is in the archive; nothing of it is installed. It is that of a point release:
 # the suites of updates in between change often, and a mirror then offers half of one. So it may with the newest package.
@@ -72,11 +68,9 @@ _MODULES_DISK = (
 
 def base_reference(guest: Guest, machine: Architecture) -> str:
     """The image of guests of one kernel, for a machine of that architecture."""
-    digest = hashlib.sha256()
     mechanism = {one: Path(__file__).with_name(one).read_bytes() for one in ("rootfs.py", "guest.py", "guest_image.py")}
-    for path, content in sorted({**images.sources(FOLDERS), **mechanism, "for": f"{guest.name} on {machine.name}".encode()}.items()):
-        digest.update(f"{path}\0{len(content)}\0".encode() + content)
-    return f"{REPOSITORY}-{guest.arch}-{guest.kernel}:{digest.hexdigest()[:12]}"
+    made_of = {**images.sources(FOLDERS), **mechanism, "for": f"{guest.name} on {machine.name}".encode()}
+    return f"{REPOSITORY}-{guest.arch}-{guest.kernel}:{images.digest(made_of)}"
 
 
 def reference(guest: Guest, machine: Architecture) -> str:
@@ -165,11 +159,13 @@ def _build_base(engine: Engine, bench: Workbench, guest: Guest, machine: Archite
 
 def _derive_base(engine: Engine, bench: Workbench, guest: Guest, base: str, sibling: str, progress: Progress) -> None:
     """The image of a kernel out of that of another one for the same architecture, which differs in the kernel alone."""
+    from testbed.rootfs import tar_of
+
     files = _kernel(bench, guest, lambda what: progress(guest.name, what))
     spec = ContainerSpec(name=f"testbed-base-{uuid4().hex[:12]}", image=sibling, argv=["none"], labels={ROLE: SNAPSHOT})
     container = engine.create_container(spec)
     try:
-        engine.put_archive(container, DIRECTORY, _tar(files))
+        engine.put_archive(container, DIRECTORY, tar_of(files))
         try:
             engine.commit(container, base, changes=[f"LABEL {BASE}={base}", "CMD []"])
         except EngineError as error:
@@ -185,7 +181,7 @@ def _base(
     """The tar of a guest's container: QEMU with its libraries, the runner, and the guest's ``files``."""
     from testbed import rootfs
 
-    recipe = _recipe()
+    recipe, epoch = _recipe(), rootfs.Recipe.of(images.sources()).epoch
     keep = re.compile("|".join(translate(one) for one in recipe["keep"]))
     argv = [
         *("mmdebstrap", "--mode=root", "--variant=extract", f"--hook-dir={rootfs.MERGED_USR}", f"--architectures={machine.name}"),
@@ -202,19 +198,19 @@ def _base(
                     or (member.name.startswith("./usr/bin/") and model.program not in member.name)
                 ):
                     continue
-                content = b""
-                if member.isreg():
-                    file = tar.extractfile(member)
-                    content = file.read() if file else b""
-                    if member.name == f"./usr/bin/{model.program}":
-                        content = spare_lowcore(content)
-                yield from _member(member.name, content, member.mode, link=member)
+                if not member.isreg():
+                    yield rootfs.entry_header(member.name, member.type, member.mode, epoch, target=member.linkname)
+                    continue
+                content = rootfs.content_of(tar, member)
+                if member.name == f"./usr/bin/{model.program}":
+                    content = spare_lowcore(content)
+                yield from rootfs.file_entry(member.name, content, member.mode, epoch)
     for name in ("tmp", "run/testbed", "proc", "sys", "dev", "etc"):
-        yield from _directory(f"./{name}")
+        yield rootfs.entry_header(f"./{name}", tarfile.DIRTYPE, 0o755, epoch)
     for name, content in runner.items():
-        yield from _member(f"{OWN}/{name}", content, 0o755)
+        yield from rootfs.file_entry(f"{rootfs.OWN_PROGRAMS}/{name}", content, 0o755, epoch)
     for name, content in files().items():
-        yield from _member(f".{DIRECTORY}/{name}", content, 0o644)
+        yield from rootfs.file_entry(f".{DIRECTORY}/{name}", content, 0o644, epoch)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -268,7 +264,7 @@ def _kernel(bench: Workbench, guest: Guest, step: Callable[[str], None]) -> dict
     guest_init = rootfs.compiled(bench, images.sources(FOLDERS), "guest", model.architecture)["guest"]
     chosen = _modules_disk_content(modules, recipe["modules"])
     disk_argv = ["sh", "-c", _MODULES_DISK, "sh", release]
-    packed = _tar({f"{release}/{path}": content for path, content in chosen.items()})
+    packed = rootfs.tar_of({f"{release}/{path}": content for path, content in chosen.items()})
     with bench.tool("making the disk of kernel modules", disk_argv, stdin=packed) as tool:
         disk = tool.output.read()
     return {
@@ -280,11 +276,11 @@ def _kernel(bench: Workbench, guest: Guest, step: Callable[[str], None]) -> dict
 
 
 def _files_of(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    from testbed.rootfs import content_of
+
     for member in tar:
         if member.isreg() and ("/modules/" in member.name or "vmlinuz-" in member.name):
-            file = tar.extractfile(member)
-            assert file
-            yield member.name, file.read()
+            yield member.name, content_of(tar, member)
 
 
 def _modules_disk_content(modules: Mapping[str, bytes], patterns: Sequence[str]) -> dict[str, bytes]:
@@ -354,29 +350,6 @@ def initramfs(init: bytes, modules: Sequence[tuple[str, bytes]]) -> bytes:
 def _recipe() -> dict[str, Any]:
     raw: dict[str, Any] = tomllib.loads(images.sources(FOLDERS)["vm/recipe.toml"].decode())
     return raw
-
-
-def _epoch() -> int:
-    return int(os.environ.get("SOURCE_DATE_EPOCH", "1735689600"))
-
-
-def _member(path: str, content: bytes, mode: int, link: tarfile.TarInfo | None = None) -> Iterator[bytes]:
-    member = tarfile.TarInfo(path)
-    member.size, member.mode, member.mtime = len(content), mode, _epoch()
-    if link is not None and not link.isreg():
-        member.type, member.linkname = link.type, link.linkname
-    yield member.tobuf(tarfile.PAX_FORMAT)
-    yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
-
-
-def _directory(path: str) -> Iterator[bytes]:
-    member = tarfile.TarInfo(path)
-    member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o755, _epoch()
-    yield member.tobuf(tarfile.PAX_FORMAT)
-
-
-def _tar(files: Mapping[str, bytes]) -> bytes:
-    return b"".join(piece for path, content in files.items() for piece in _member(path, content, 0o644)) + bytes(2 * tarfile.BLOCKSIZE)
 
 
 # --- the snapshot ----------------------------------------------------------------------------------------------------

@@ -103,15 +103,20 @@ def host_image(architecture: Architecture, machine: Architecture | None = None, 
     """The image for hosts of ``architecture`` on a machine of architecture ``machine`` (by default this one)."""
     machine = machine or architectures.of_machine()
     content = sources() if content is None else content
-    digest = hashlib.sha256()
     mechanism = {
         "rootfs.py": Path(__file__).with_name("rootfs.py").read_bytes(),
         "changes": "\n".join(_changes(architecture)).encode(),
         "for": f"{architecture.name} on {machine.name}".encode(),
     }
-    for path, text in sorted({**content, **mechanism}.items()):
-        digest.update(f"{path}\0{len(text)}\0".encode() + text)
-    return HostImage(architecture, machine, f"{REPOSITORY}-{architecture.name}:{digest.hexdigest()[:12]}")
+    return HostImage(architecture, machine, f"{REPOSITORY}-{architecture.name}:{digest({**content, **mechanism})}")
+
+
+def digest(made_of: Mapping[str, bytes]) -> str:
+    """What the tag of an image ends in: a digest of all that it is made of, contents by name."""
+    whole = hashlib.sha256()
+    for path, content in sorted(made_of.items()):
+        whole.update(f"{path}\0{len(content)}\0".encode() + content)
+    return whole.hexdigest()[:12]
 
 
 def plan(wanted: Iterable[HostImage], present: Collection[str]) -> Plan:

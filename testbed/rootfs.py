@@ -239,10 +239,10 @@ def compiled(bench: Workbench, sources: Mapping[str, bytes], target: str, archit
     script = 'tar -x && make -s "$1" CC="$2" OUT=out >&2 && exec tar -c -C out --exclude=.objects .'
     argv = ["sh", "-c", script, "sh", target, architecture.compiler]
     with (
-        bench.tool(f"compiling the C programs for {architecture.name}", argv, stdin=_tar_of(sources)) as tool,
+        bench.tool(f"compiling the C programs for {architecture.name}", argv, stdin=tar_of(sources)) as tool,
         tarfile.open(fileobj=tool.output, mode="r|") as tar,
     ):
-        return {Path(member.name).name: _content(tar, member) for member in tar if member.isreg()}
+        return {Path(member.name).name: content_of(tar, member) for member in tar if member.isreg()}
 
 
 def apt_sources(suite: str) -> list[str]:
@@ -265,20 +265,20 @@ def kept(tar: tarfile.TarFile, recipe: Recipe) -> Iterator[bytes]:
             continue
         yield member.tobuf(tarfile.PAX_FORMAT)
         if member.isreg():
-            content = _content(tar, member)
+            content = content_of(tar, member)
             yield _padded(content)
             if member.name.startswith(MODULES) and member.name.endswith(".py"):
-                yield from _file(_bytecode_path(member.name), _bytecode(member.name, content), 0o644, recipe.epoch)
+                yield from file_entry(_bytecode_path(member.name), _bytecode(member.name, content), 0o644, recipe.epoch)
 
 
 def additions(recipe: Recipe, files: Mapping[str, bytes]) -> Iterator[bytes]:
     """The recipe's directories and links, and ``files``, as the bytes of a tar without its end."""
     for path, mode in recipe.directories.items():
-        yield _header(path, tarfile.DIRTYPE, mode, recipe.epoch)
+        yield entry_header(path, tarfile.DIRTYPE, mode, recipe.epoch)
     for path, target in recipe.links.items():
-        yield _header(path, tarfile.SYMTYPE, 0o777, recipe.epoch, target=target)
+        yield entry_header(path, tarfile.SYMTYPE, 0o777, recipe.epoch, target=target)
     for path, content in files.items():
-        yield from _file(path, content, 0o755 if path.startswith("./usr/") else 0o644, recipe.epoch)
+        yield from file_entry(path, content, 0o755 if path.startswith("./usr/") else 0o644, recipe.epoch)
 
 
 def _bytecode_path(path: str) -> str:
@@ -294,12 +294,14 @@ def _bytecode(path: str, source: bytes) -> bytes:
     return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source) + marshal.dumps(code)
 
 
-def _file(path: str, content: bytes, mode: int, epoch: int) -> Iterator[bytes]:
-    yield _header(path, tarfile.REGTYPE, mode, epoch, size=len(content))
+def file_entry(path: str, content: bytes, mode: int, epoch: int) -> Iterator[bytes]:
+    """A file as the bytes of a tar; ``epoch`` in seconds."""
+    yield entry_header(path, tarfile.REGTYPE, mode, epoch, size=len(content))
     yield _padded(content)
 
 
-def _header(path: str, kind: bytes, mode: int, epoch: int, *, size: int = 0, target: str = "") -> bytes:
+def entry_header(path: str, kind: bytes, mode: int, epoch: int, *, size: int = 0, target: str = "") -> bytes:
+    """What stands before an entry of a tar: of a file of ``size`` bytes, a directory, or a link to ``target``."""
     member = tarfile.TarInfo(path)
     member.type, member.mode, member.mtime, member.size, member.linkname = kind, mode, epoch, size, target
     return member.tobuf(tarfile.PAX_FORMAT)
@@ -309,13 +311,15 @@ def _padded(content: bytes) -> bytes:
     return content + bytes(-len(content) % tarfile.BLOCKSIZE)
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The content of a regular file in ``tar``."""
     file = tar.extractfile(member)
     assert file, f"{member.name} is a regular file"
     return file.read()
 
 
-def _tar_of(files: Mapping[str, bytes]) -> bytes:
+def tar_of(files: Mapping[str, bytes]) -> bytes:
+    """A tar of ``files``: contents by path."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for path, content in files.items():

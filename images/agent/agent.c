@@ -13,7 +13,8 @@
  * What a shell on a terminal runs, it puts in groups of their own: with the shell and the terminal the one in the
  * foreground gets the kernel's SIGHUP, those in the background stay. */
 
-#include "protocol.h"
+#include "clock.h"
+#include "frame.h"
 #include "spawn.h"
 
 #include <arpa/inet.h>
@@ -152,26 +153,11 @@ static unsigned char *room(size_t size)
     return queue.bytes + queue.end;
 }
 
-static void put32(unsigned char *at, uint32_t value)
-{
-    value = htonl(value);
-    memcpy(at, &value, sizeof value);
-}
-
-static uint32_t get32(const unsigned char *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof value);
-    return ntohl(value);
-}
-
 /* A frame whose body of SIZE bytes is in its place behind the header already. */
 static void queue_frame(enum kind kind, uint32_t id, size_t size)
 {
     unsigned char *frame = queue.bytes + queue.end;
-    put32(frame, (uint32_t)(HEADER_SIZE - 4 + size));
-    frame[4] = (unsigned char)kind;
-    put32(frame + 5, id);
+    put_header(frame, kind, id, size);
     queue.end += HEADER_SIZE + size;
 }
 
@@ -342,13 +328,6 @@ static void let_terminal_end(struct command *command)
 }
 
 /* --- a command's life ----------------------------------------------------------------------------------------- */
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void start(uint32_t id, const struct order *order)
 {

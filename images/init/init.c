@@ -194,7 +194,6 @@ static int seed_random(const char *hex)
     return failed ? -1 : 0;
 }
 
-/* In place: where Docker mounts /etc/hosts it cannot be replaced. */
 static int write_hosts(const char *text)
 {
     FILE *file = fopen("/etc/hosts", "w");

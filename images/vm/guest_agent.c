@@ -10,30 +10,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../agent/protocol.h"
+#include "../agent/clock.h"
+#include "../agent/frame.h"
 #include "guest_agent.h"
 
 static struct { unsigned char bytes[4 + FRAME_MOST]; size_t size; } frame;
-
-static void put32(unsigned char *at, uint32_t value)
-{
-    value = htonl(value);
-    memcpy(at, &value, sizeof value);
-}
-
-static uint32_t get32(const unsigned char *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof value);
-    return ntohl(value);
-}
-
-static long now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static int send_all(int stream, const unsigned char *bytes, size_t size)
 {
@@ -52,9 +33,7 @@ static int send_all(int stream, const unsigned char *bytes, size_t size)
 /* A frame whose body of SIZE bytes is in FRAME, behind the room for its header. */
 static int send_frame(int stream, unsigned char *whole, enum kind kind, uint32_t id, size_t size)
 {
-    put32(whole, (uint32_t)(HEADER_SIZE - 4 + size));
-    whole[4] = (unsigned char)kind;
-    put32(whole + 5, id);
+    put_header(whole, kind, id, size);
     return send_all(stream, whole, HEADER_SIZE + size);
 }
 

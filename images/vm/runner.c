@@ -31,6 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../agent/clock.h"
 #include "guest_agent.h"
 #include "link.h"
 #include "sessions.h"
@@ -65,13 +66,6 @@ static _Noreturn void die(const char *what)
 {
     say("vm: %s: %s", what, strerror(errno));
     exit(GUEST_ENDED);
-}
-
-static long now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* --- QEMU ----------------------------------------------------------------------------------------------------- */
@@ -147,13 +141,18 @@ static void stop_qemu(void)
     close(qemu.qmp);
 }
 
+static bool qemu_has_ended(void)
+{
+    siginfo_t end = {0};
+    return waitid(P_PID, (id_t)qemu.pid, &end, WEXITED | WNOHANG | WNOWAIT) < 0 || end.si_pid == qemu.pid;
+}
+
 /* The guest does not answer: because QEMU has ended, or for no reason that we know. */
 static int say_not_up(void)
 {
     const long patience = now_ms() + ENDED_MS;
-    siginfo_t end = {0};
     while (now_ms() < patience) {
-        if (waitid(P_PID, (id_t)qemu.pid, &end, WEXITED | WNOHANG | WNOWAIT) == 0 && end.si_pid == qemu.pid) {
+        if (qemu_has_ended()) {
             say("vm: the guest did not come up: %s", end_of_qemu());
             return GUEST_ENDED;
         }
@@ -366,12 +365,6 @@ static int bring_up(int memory_mb, int networks, const int *taps, char **argumen
         start_init();
     say("vm: %s %s", restored ? "restored" : "booted", release);
     return 0;
-}
-
-static bool qemu_has_ended(void)
-{
-    siginfo_t end = {0};
-    return waitid(P_PID, (id_t)qemu.pid, &end, WEXITED | WNOHANG | WNOWAIT) < 0 || end.si_pid == qemu.pid;
 }
 
 static int serve(int listener, int signals)

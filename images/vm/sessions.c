@@ -17,7 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "../agent/protocol.h"
+#include "../agent/frame.h"
 #include "guest_agent.h"
 #include "sessions.h"
 
@@ -37,19 +37,6 @@ struct session {
 
 static struct session *sessions[SESSIONS_MOST]; /* 0 is our own, see OWN_SLOT */
 static struct buffer to_guest, from_guest;
-
-static uint32_t get32(const unsigned char *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof value);
-    return ntohl(value);
-}
-
-static void put32(unsigned char *at, uint32_t value)
-{
-    value = htonl(value);
-    memcpy(at, &value, sizeof value);
-}
 
 /* --- buffers -------------------------------------------------------------------------------------------------- */
 
@@ -86,9 +73,7 @@ static void add(struct buffer *buffer, const void *bytes, size_t size)
 static void add_frame(struct buffer *buffer, enum kind kind, uint32_t id, const void *body, size_t size)
 {
     unsigned char header[HEADER_SIZE];
-    put32(header, (uint32_t)(HEADER_SIZE - 4 + size));
-    header[4] = (unsigned char)kind;
-    put32(header + 5, id);
+    put_header(header, kind, id, size);
     add(buffer, header, sizeof header);
     if (size > 0)
         add(buffer, body, size);

@@ -203,7 +203,7 @@ def debian_tar(*members: tuple[str, bytes, bytes]) -> tarfile.TarFile:
 def unpacked(pieces: Iterator[bytes]) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
     """Members and their contents by path."""
     with tarfile.open(fileobj=io.BytesIO(b"".join(pieces) + bytes(1024))) as tar:
-        return {one.name: (one, rootfs._content(tar, one) if one.isreg() else b"") for one in tar}
+        return {one.name: (one, rootfs.content_of(tar, one) if one.isreg() else b"") for one in tar}
 
 
 class TestTar:
