@@ -13,10 +13,12 @@ import tty
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import TypeVar
 
 from testbed.errors import LabError
 from testbed.host import Host, OutputStream, Process
 
+T = TypeVar("T")
 CHUNK = 65536
 END, HANG_UP = 0, 255  # what threads tell the one that waits, beside the numbers of signals
 PATIENCE_S = 1.0
@@ -35,17 +37,20 @@ def attached(
 
     Raises :class:`DeadlineExceeded` when it was ended after ``timeout_s`` seconds.
     """
-    with host.start(argv, user=user, directory=directory, environment=environment) as process, _passing_signals(process):
+    started = host.start(argv, user=user, directory=directory, environment=environment)
+    with started as process, _events(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as (here, there):
         # A daemon: it may hang on a terminal's input long after the command has ended.
         threading.Thread(target=_feed, args=(process,), daemon=True).start()
-        # This thread, which signals interrupt, only waits: a lock that it held would be waited for by its own handler.
         with ThreadPoolExecutor(2) as pool:
             copies = [
                 pool.submit(_copy, process, source, target.fileno())
                 for source, target in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
             ]
+            waiting = _in_background(lambda: process.wait(timeout_s=timeout_s))
+            waiting.add_done_callback(lambda _: _tell(there, END))
             try:
-                code = process.wait(timeout_s=timeout_s)
+                _pass_signals(process, here)
+                code = waiting.result()
             except BaseException:
                 process.kill()
                 raise
@@ -90,16 +95,13 @@ def nobody_reads() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-@contextmanager
-def _passing_signals(process: Process) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP to this process go to the command, which decides what they mean."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda received, _: process.send_signal(received)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _pass_signals(process: Process, here: socket.socket) -> None:
+    """Signals to this process go to the command, which decides what they mean, until its end is told."""
+    while True:
+        for event in here.recv(CHUNK):
+            if event == END:
+                return
+            process.send_signal(event)
 
 
 def interactive(host: Host, argv: Sequence[str]) -> int:
@@ -113,7 +115,7 @@ def interactive(host: Host, argv: Sequence[str]) -> int:
     descriptor = sys.stdin.fileno()
     environment = {"TERM": os.environ.get("TERM", "linux"), "PS1": f"{host.name}:$PWD# "}
     size = _size(descriptor)
-    with host.start(argv, environment=environment, terminal=size) as process, _events() as (here, there), _raw(descriptor):
+    with host.start(argv, environment=environment, terminal=size) as process, _events(signal.SIGWINCH) as (here, there), _raw(descriptor):
         typing = _in_background(lambda: _type(process, descriptor, there))
         showing = _in_background(lambda: _copy(process, process.stdout, sys.stdout.fileno()))
         showing.add_done_callback(lambda _: _tell(there, END))
@@ -167,17 +169,17 @@ def _tell(there: socket.socket, event: int) -> None:
         pass  # nobody waits any more
 
 
-def _in_background(work: Callable[[], None]) -> Future[None]:
+def _in_background(work: Callable[[], T]) -> Future[T]:
     """Do it in a thread for which the end of this program does not wait: the terminal may take nothing any more."""
-    future: Future[None] = Future()
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            work()
+            result = work()
         except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
             future.set_exception(error)
         else:
-            future.set_result(None)
+            future.set_result(result)
 
     threading.Thread(target=run, daemon=True).start()
     return future
@@ -204,17 +206,23 @@ def _raw(descriptor: int) -> Iterator[None]:
 
 
 @contextmanager
-def _events() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of a connection. Signals, SIGWINCH too, are bytes that arrive at the first one, as nothing else wakes a thread
-    whichever thread they interrupt. Sockets and no descriptors: a thread that is late cannot hit another file of that number."""
+def _events(*numbers: signal.Signals) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a connection. Signals, these numbers too, are bytes that arrive at the first one.
+
+    A wait for a lock is not ended by a signal that arrives a moment before it begins, nor by one that interrupts another
+    thread; a wait for these bytes is. Sockets and no descriptors: a thread that is late cannot hit another file of that number.
+    """
     here, there = socket.socketpair()
     there.setblocking(False)
-    before = signal.signal(signal.SIGWINCH, lambda *_: None)
-    wakeup = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.getsignal(number) for number in numbers}
+    wakeup = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)  # first: no signal is lost between
     try:
+        for number in numbers:
+            signal.signal(number, lambda *_: None)
         yield here, there
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGWINCH, before)
         here.close()
         there.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -196,3 +197,38 @@ def test_a_shell_at_rest_does_nothing(there: Terminal) -> None:
     before, until = used_s(), time.monotonic() + 0.5
     wait_until(lambda: time.monotonic() > until, timeout_s=5, what="half a second in which nothing is to happen")
     assert used_s() - before <= 0.05
+
+
+# A thread is interrupted, and not the one that waits: so is the one that waits when a signal comes just before it begins to.
+INTERRUPTED_ELSEWHERE = """
+import os, signal, sys, threading, time
+from testbed.host import Host
+from testbed.terminal import attached
+from tests.unit.test_agent import FACTS, Pipes
+
+def interrupt():
+    os.read(int(sys.argv[2]), 1)
+    time.sleep(0.5)  # it passes without, whatever waits or not; with it nothing else wakes a wait that the signal does not
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+with Host(FACTS, lambda: Pipes([sys.argv[1]])) as host:
+    threading.Thread(target=interrupt, daemon=True).start()
+    sys.exit(attached(host, sys.argv[3:]))
+"""
+
+
+def test_a_signal_that_interrupts_another_thread_goes_to_the_command(program: str) -> None:
+    script = "trap 'echo caught; exit 43' TERM; echo begun; while :; do sleep 0.05; done"
+    told, tell = os.pipe()
+    command = [sys.executable, "-c", INTERRUPTED_ELSEWHERE, program, str(told), "sh", "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=[told]) as running:
+        os.close(told)
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"begun\n"
+        os.write(tell, b"!")
+        try:
+            output, _ = running.communicate(timeout=LIMIT_S)
+        finally:
+            running.kill()
+            os.close(tell)
+    assert (output, running.returncode) == (b"caught\n", 43)
