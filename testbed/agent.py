@@ -135,7 +135,10 @@ class Command:
     def wait(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
         """Wait until ``condition``, asked under ``changed``, holds; False when the deadline passed first."""
         with self.changed:
-            return self.changed.wait_for(condition, deadline.left_s)
+            while not self.changed.wait_for(condition, deadline.look_s):
+                if deadline.passed:
+                    return False
+            return True
 
     def wait_started(self) -> None:
         """Wait until it runs; raise why it does not."""

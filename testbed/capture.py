@@ -152,7 +152,9 @@ class Capture:
 
     def wait(self, *, timeout_s: float | None) -> bool:
         """Wait for the end that its ``count`` brings (or a failure); False when it still runs after ``timeout_s`` seconds."""
-        self._reader.join(timeout_s)
+        deadline = Deadline(timeout_s)
+        while self._reader.is_alive() and not deadline.passed:
+            self._reader.join(deadline.look_s)
         return not self._reader.is_alive()
 
     def send_signal(self, number: int) -> None:

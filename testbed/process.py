@@ -57,6 +57,12 @@ class Deadline:
     def passed(self) -> bool:
         return self.left_s == 0.0
 
+    @property
+    def look_s(self) -> float:
+        """How long to wait for a lock before looking again. A signal that comes a moment before such a wait begins, or interrupts
+        another thread, does not end it, so Ctrl-C would have no effect until the other side moves."""
+        return 1.0 if self._end is None else min(1.0, self._end - time.monotonic())
+
 
 def wait_until(condition: Callable[[], T | None], *, timeout_s: float, what: str, every_s: float = 0.02, hint: str = "") -> T:
     """The first true value of ``condition``, asked every ``every_s`` seconds and once more at the end.
