@@ -12,7 +12,7 @@ import signal as signals
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from types import TracebackType
 from uuid import uuid4
 
 from testbed import transfer
-from testbed.agent import ANSWER_S, INPUT_WINDOW, STDERR, STDOUT, Agent, Command, Order, Transport
+from testbed.agent import ANSWER_S, INPUT_WINDOW, STDERR, STDOUT, Agent, Command, Order, Reset, Transport
 from testbed.architecture import ByteOrder
 from testbed.engine import ContainerState, Engine
 from testbed.errors import CommandFailed, DeadlineExceeded, EngineError, InputError, LabError
@@ -31,6 +31,8 @@ from testbed.running import DEATH_S, InputStream, OutputStream, Process, tail
 __all__ = ["Host", "HostFacts", "InputStream", "OutputStream", "Process"]
 
 AGENT = "/usr/lib/testbed/agent"
+# What init and the agent need to make a host new (images/init/fresh.h), with the numbers of linux/capability.h.
+OWN_CAPABILITIES = {"DAC_OVERRIDE": 1, "KILL": 5, "SETPCAP": 8, "SYS_CHROOT": 18, "SYS_ADMIN": 21}
 DETACHED_OUTPUT = "/run/testbed"
 CONSOLE_LINES = 12
 # QEMU's user mode keeps clear of the two real-time signals that its own C library uses: a program's 32 is the kernel's 34.
@@ -42,7 +44,8 @@ Argument = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What is known of a host. ``arch`` is Debian's name, ``container`` the id of its container, ``addresses`` by network."""
+    """What is known of a host. ``arch`` is Debian's name, ``container`` the id of its container, ``addresses`` by network,
+    ``own`` as of :func:`own_capabilities`; a host without can not be reset."""
 
     lab: str
     name: str
@@ -51,6 +54,13 @@ class HostFacts:
     byte_order: ByteOrder
     container: str
     addresses: Mapping[str, tuple[IPv4Address | IPv6Address, ...]]
+    own: str = ""
+
+
+def own_capabilities(capabilities: Collection[str]) -> str:
+    """Those of a host in a container that its commands do not get, as init and the agent are told them, when commands are
+    to have ``capabilities``."""
+    return ",".join(str(number) for name, number in OWN_CAPABILITIES.items() if name not in capabilities)
 
 
 def last_words(engine: Engine, facts: HostFacts) -> str:
@@ -73,7 +83,14 @@ class Host:
     Any number of threads may use it. The connection is made at the first use and kept until ``close``.
     """
 
-    def __init__(self, facts: HostFacts, connect: Callable[[], Transport], *, why: Callable[[], str] = lambda: "") -> None:
+    def __init__(
+        self,
+        facts: HostFacts,
+        connect: Callable[[], Transport],
+        *,
+        why: Callable[[], str] = lambda: "",
+        pid: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.facts = facts
         self.lab = facts.lab
         self.name = facts.name
@@ -84,13 +101,15 @@ class Host:
         self.addresses = facts.addresses
         self._connect = connect
         self._why = why
+        self._find_pid = pid
+        self._pid: tuple[Agent, int] | None = None
         self._lock = threading.Lock()
         self._agent: Agent | None = None
 
     @classmethod
     def in_container(cls, facts: HostFacts, engine: Engine) -> Host:
         """A host that is a container of this engine, or the guest in one."""
-        way = [CONNECT if facts.kind == "vm" else AGENT]
+        way = [CONNECT] if facts.kind == "vm" else [AGENT, "--own", facts.own] if facts.own else [AGENT]
 
         def connect() -> Transport:
             try:
@@ -115,7 +134,7 @@ class Host:
             except EngineError as error:  # it is being removed
                 return error.message
 
-        return cls(facts, connect, why=why)
+        return cls(facts, connect, why=why, pid=lambda: engine.inspect(facts.container).pid)
 
     def run(
         self,
@@ -226,6 +245,18 @@ class Host:
         with process, transfer.local_errors(local), transfer.new_file(local, int(mode, 8)) as file:
             transfer.copy(process.stdout, file)
             process.result().check(where=f"host {self.name}")
+
+    @property
+    def pid(self) -> int:
+        """The number of its container's first process on the engine's machine. While the connection stays, so does that."""
+        agent = self._connection()
+        if self._pid is None or self._pid[0] is not agent:
+            self._pid = agent, self._find_pid()
+        return self._pid[1]
+
+    def ask_for_reset(self, hosts: str) -> Reset:
+        """Begin to make it new, with ``hosts`` as its /etc/hosts; testbed/reset.py does the rest."""
+        return self._connection().reset(hosts)
 
     def close(self) -> None:
         """End what runs on it for us, detached commands apart, and the connection. The next use makes a new one."""

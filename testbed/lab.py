@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from ipaddress import ip_interface
 from typing import TypeVar
 
 from testbed.architecture import ARCHITECTURES, of_machine
 from testbed.engine import STDERR, Container, DockerNetwork, Engine
 from testbed.errors import UnknownName
-from testbed.host import Host, HostFacts, end_of_console
+from testbed.host import Host, HostFacts, end_of_console, own_capabilities
 from testbed.lock import lock
 from testbed.network import Address, Segment, device_name
 from testbed.plan import Existing, Settings, guest_from, segment_from_label
@@ -179,10 +180,15 @@ class Lab:
 
     @property
     def switch(self) -> Host:
-        """The lab's switch, to run commands in: captures, impairments."""
+        """The lab's switch, to run commands in: captures, impairments. Over a connection of its own, to be closed."""
         if self._switch is None:
             raise UnknownName("switch", self.name, [])
         return make_switch(self.engine, self.name, self._switch.id)
+
+    @cached_property
+    def own_switch(self) -> Host:
+        """The switch over a connection that stays until the lab is closed, for what is done again and again."""
+        return self.switch
 
     def host(self, name: str) -> Host:
         """The host called ``name``, or :class:`UnknownName`."""
@@ -205,7 +211,7 @@ class Lab:
         return bridge_name(network)
 
     def close(self) -> None:
-        for host in self.hosts.values():
+        for host in (*self.hosts.values(), *([self.own_switch] if "own_switch" in vars(self) else [])):
             host.close()
 
     def __enter__(self) -> Lab:
@@ -223,16 +229,17 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 def make_host(engine: Engine, lab: str, name: str, container: str, settings: Settings) -> Host:
     addresses = {link["network"]: tuple(ip_interface(one).ip for one in link["addresses"]) for link in settings["links"]}
-    return Host.in_container(_facts(lab, name, settings["kind"], settings["arch"], container, addresses), engine)
+    own = "" if settings["guest"] else own_capabilities(settings["capabilities"])
+    return Host.in_container(_facts(lab, name, settings["kind"], settings["arch"], container, addresses, own), engine)
 
 
 def make_switch(engine: Engine, lab: str, container: str) -> Host:
     architecture = of_machine(engine.machine)
-    return Host.in_container(_facts(lab, SWITCH, "native", architecture.name, container, {}), engine)
+    return Host.in_container(_facts(lab, SWITCH, "native", architecture.name, container, {}, ""), engine)
 
 
-def _facts(lab: str, name: str, kind: str, arch: str, container: str, addresses: Mapping[str, tuple[Address, ...]]) -> HostFacts:
-    return HostFacts(lab, name, kind, arch, ARCHITECTURES[arch].byte_order, container, addresses)
+def _facts(lab: str, name: str, kind: str, arch: str, container: str, addresses: Mapping[str, tuple[Address, ...]], own: str) -> HostFacts:
+    return HostFacts(lab, name, kind, arch, ARCHITECTURES[arch].byte_order, container, addresses, own)
 
 
 @dataclass(frozen=True)
@@ -248,9 +255,9 @@ class Console:
     def read(cls, engine: Engine, container: Container) -> Console:
         written = engine.written(container.id, stream=STDERR, since=_seconds(engine.inspect(container.id).started_at))
         text = written.decode(errors="backslashreplace")
-        came_up = _CAME_UP.search(text)
+        *_, came_up = [None, *_CAME_UP.finditer(text)]  # the last time: a reset makes another guest
         how, kernel = came_up.groups() if came_up else ("not up", "unknown")
-        killed = _OUT_OF_MEMORY.findall(text)
+        killed = _OUT_OF_MEMORY.findall(text, came_up.end() if came_up else 0)
         if killed:
             how += f", out of memory: its kernel killed {', '.join(killed[-3:])}"
         return cls(kernel, how, text.splitlines())
