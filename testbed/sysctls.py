@@ -17,6 +17,26 @@ from testbed.errors import InputError, did_you_mean
 
 WAY_OUT = "kind: vm, a host with a kernel of its own, will take it"
 
+# What the kernel says of a sysctl (proc_sys_call_handler and the handler behind it), in words: reason, way out.
+_DOCUMENTATION = "the kernel's Documentation/networking/ip-sysctl.rst tells which values there are"
+_REASONS = {
+    "ENOENT": (
+        "the kernel has no such sysctl in a network namespace",
+        f"see `sysctl -a` on a host; if it is the whole kernel's: {WAY_OUT}",
+    ),
+    "EACCES": ("it is not per network namespace, so a container cannot have its own", WAY_OUT),
+    "EROFS": ("it is not per network namespace, so a container cannot have its own", WAY_OUT),
+    "EPERM": ("the kernel does not let a container set it", WAY_OUT),
+    "EINVAL": ("the kernel refuses the value", _DOCUMENTATION),
+    "ERANGE": ("the value is out of range", _DOCUMENTATION),
+}
+# And where the kernel is the host's own.
+_REASONS_OF_GUESTS = {
+    **_REASONS,
+    "ENOENT": ("{}'s kernel has no such sysctl", "see `sysctl -a` on a host with that kernel; `kernel:` chooses another"),
+    **dict.fromkeys(("EACCES", "EROFS", "EPERM"), ("{}'s kernel does not let anybody set it", _DOCUMENTATION)),
+}
+
 LONGEST_NAME = 200
 LONGEST_VALUE = 4000  # one page, which is what the kernel reads at once, less what is around it
 NAME_PATTERN = r"^[a-z][a-z0-9_-]*(\.[A-Za-z0-9_-]+)+$"
@@ -210,10 +230,17 @@ def check_name(name: object, *, own_kernel: bool = False) -> str:
     return text
 
 
+def why_refused(reason: str, *, whose: str = "") -> tuple[str, str]:
+    """Why the kernel did not take a sysctl, in words, and the way out. ``reason`` is the errno's name, or whatever was said;
+    ``whose`` kernel it is, where that is the host's own."""
+    words, way_out = (_REASONS_OF_GUESTS if whose else _REASONS).get(reason, ("", ""))
+    return (words.format(whose), way_out) if words else (f"the kernel did not take it: {reason}", "")
+
+
 def _check_form(name: object) -> str:
     if not isinstance(name, str) or len(name) > LONGEST_NAME or not re.fullmatch(NAME_PATTERN, name) or "\n" in name:
         text = str(name)[:100]
-        near = _nearest(text.strip().strip("./").replace("/", "."))
+        near = nearest(text.strip().strip("./").replace("/", "."))
         hint = "names with dots, as sysctl prints them, like net.core.somaxconn"
         raise InputError(f"{text!r} is not the name of a sysctl{f', did you mean {near!r}?' if near else ''}", hint=hint)
     return name
@@ -229,7 +256,7 @@ def _refuse_the_machines(name: str) -> None:
     if name.startswith(_NEIGHBOUR_DEFAULTS):
         hint = f"an interface has it: {name.replace('.default.', '.eth0.')}; or {WAY_OUT}"
         raise InputError(f"'{name}' is not per network namespace: setting it would change the whole machine", hint=hint)
-    if _tree(name) in _OTHER_TREES and name not in _NAMES_OF_THE_HOST and not _nearest(name):
+    if _tree(name) in _OTHER_TREES and name not in _NAMES_OF_THE_HOST and not nearest(name):
         raise InputError(f"'{name}' is not per namespace: setting it would change the whole machine", hint=WAY_OUT)
 
 
@@ -244,7 +271,7 @@ def _check_that_it_is_one(name: str) -> None:
         return
     if name in _NAMES_OF_THE_HOST:
         raise InputError(f"'{name}' cannot be set: a host is called what the topology calls it", hint="rename the host")
-    near = _nearest(name)
+    near = nearest(name)
     if near:
         raise InputError(f"there is no sysctl '{name}', did you mean '{near}'?", hint="sysctl -a on a host lists what there is")
     tree = _tree(name)
@@ -266,7 +293,7 @@ def _general(name: str) -> str:
 
 
 @functools.cache  # asking for the nearest of all names takes milliseconds, and many hosts have the same sysctls
-def _nearest(name: str) -> str:
+def nearest(name: str) -> str:
     """A known name that differs by a slip of the keyboard, or by its parent only; else nothing."""
     general = _general(name)
     if general in _KNOWN:
