@@ -134,7 +134,7 @@ class Lab:
 
     @property
     def hosts(self) -> Mapping[str, Host]:
-        """Its hosts by name, in the topology's order."""
+        """Its hosts by name, in the order of names (client-2 before client-10)."""
         return MappingProxyType(self.running.hosts)
 
     def host(self, name: str) -> Host:

@@ -84,7 +84,7 @@ def why_not_started(name: str, error: EngineError, settings: Settings) -> Testbe
     if found is None:
         return error
     sysctl = found[1].replace("/", ".")
-    words, way_out = sysctls.why_refused("EINVAL" if "invalid argument" in found[2] else found[2])
+    words, way_out = sysctls.why_refused(sysctl, "EINVAL" if "invalid argument" in found[2] else found[2])
     return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
 
 
@@ -97,7 +97,7 @@ def why_init_ended(name: str, wrote: bytes, settings: Settings) -> TestbedError:
     if what == "sysctl":
         sysctl, _, reason = said.partition(": ")
         guest = guest_from(settings)
-        words, way_out = sysctls.why_refused(reason, whose=guest.kernel if guest else "")
+        words, way_out = sysctls.why_refused(sysctl, reason, whose=guest.kernel if guest else "")
         return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
     return LabError(f"host '{name}': {what} {said}")
 

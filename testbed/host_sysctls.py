@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 
 from testbed import sysctls
 from testbed.errors import InputError, LabError, UnknownName
@@ -56,9 +57,9 @@ class Sysctls:
         result = self._run(["dd", f"of={path}", "bs=4096", "iflag=fullblock", "conv=nocreat,notrunc", "status=none"], stdin=wanted.encode())
         if result.exit_code != 0:
             reason = reason_of(result.error_text)
-            if reason == "ENOENT":
+            if reason == "ENOENT" and name not in self:
                 raise self._unknown(name)
-            words, hint = sysctls.why_refused(reason, whose=f"host {self._host}" if self._own_kernel else "")
+            words, hint = sysctls.why_refused(name, reason, whose=f"host {self._host}" if self._own_kernel else "")
             raise InputError(f"host {self._host}: sysctl {name} = {wanted}: {words}", hint=hint)
         found = self[name]
         if found != value_of(wanted):
@@ -72,9 +73,10 @@ class Sysctls:
         return iter(sorted(name_of(line) for line in found.text.splitlines()))
 
     def _unknown(self, name: str) -> UnknownName:
-        near = sysctls.nearest(name)
-        known = [near] if near and near != name and near in self else list(self)
-        return UnknownName(f"sysctl of host {self._host}", name, known)
+        known = list(self)
+        near = get_close_matches(name, known, n=5, cutoff=0.8)
+        beside = [one for one in known if one.rpartition(".")[0] == name.rpartition(".")[0]]
+        return UnknownName(f"sysctl of host {self._host}", name, near or beside or known)
 
 
 def path_of(name: str) -> str:

@@ -37,6 +37,12 @@ _REASONS_OF_GUESTS = {
     **dict.fromkeys(("EACCES", "EROFS", "EPERM"), ("{}'s kernel does not let anybody set it", _DOCUMENTATION)),
 }
 
+# Whose values are names of something that the kernel may not have: ENOENT is about the value.
+_NAMES_OF_OTHERS = {
+    "net.ipv4.tcp_congestion_control": "the sysctl net.ipv4.tcp_available_congestion_control lists what there is",
+    "net.core.default_qdisc": "a queueing discipline of the host's kernel, like fq_codel",
+}
+
 LONGEST_NAME = 200
 LONGEST_VALUE = 4000  # one page, which is what the kernel reads at once, less what is around it
 NAME_PATTERN = r"^[a-z][a-z0-9_-]*(\.[A-Za-z0-9_-]+)+$"
@@ -230,9 +236,11 @@ def check_name(name: object, *, own_kernel: bool = False) -> str:
     return text
 
 
-def why_refused(reason: str, *, whose: str = "") -> tuple[str, str]:
+def why_refused(name: str, reason: str, *, whose: str = "") -> tuple[str, str]:
     """Why the kernel did not take a sysctl, in words, and the way out. ``reason`` is the errno's name, or whatever was said;
     ``whose`` kernel it is, where that is the host's own."""
+    if name in _NAMES_OF_OTHERS and reason == "ENOENT":
+        return "the kernel has nothing of that name", _NAMES_OF_OTHERS[name]
     words, way_out = (_REASONS_OF_GUESTS if whose else _REASONS).get(reason, ("", ""))
     return (words.format(whose), way_out) if words else (f"the kernel did not take it: {reason}", "")
 
@@ -240,7 +248,7 @@ def why_refused(reason: str, *, whose: str = "") -> tuple[str, str]:
 def _check_form(name: object) -> str:
     if not isinstance(name, str) or len(name) > LONGEST_NAME or not re.fullmatch(NAME_PATTERN, name) or "\n" in name:
         text = str(name)[:100]
-        near = nearest(text.strip().strip("./").replace("/", "."))
+        near = _nearest(text.strip().strip("./").replace("/", "."))
         hint = "names with dots, as sysctl prints them, like net.core.somaxconn"
         raise InputError(f"{text!r} is not the name of a sysctl{f', did you mean {near!r}?' if near else ''}", hint=hint)
     return name
@@ -256,7 +264,7 @@ def _refuse_the_machines(name: str) -> None:
     if name.startswith(_NEIGHBOUR_DEFAULTS):
         hint = f"an interface has it: {name.replace('.default.', '.eth0.')}; or {WAY_OUT}"
         raise InputError(f"'{name}' is not per network namespace: setting it would change the whole machine", hint=hint)
-    if _tree(name) in _OTHER_TREES and name not in _NAMES_OF_THE_HOST and not nearest(name):
+    if _tree(name) in _OTHER_TREES and name not in _NAMES_OF_THE_HOST and not _nearest(name):
         raise InputError(f"'{name}' is not per namespace: setting it would change the whole machine", hint=WAY_OUT)
 
 
@@ -271,7 +279,7 @@ def _check_that_it_is_one(name: str) -> None:
         return
     if name in _NAMES_OF_THE_HOST:
         raise InputError(f"'{name}' cannot be set: a host is called what the topology calls it", hint="rename the host")
-    near = nearest(name)
+    near = _nearest(name)
     if near:
         raise InputError(f"there is no sysctl '{name}', did you mean '{near}'?", hint="sysctl -a on a host lists what there is")
     tree = _tree(name)
@@ -293,7 +301,7 @@ def _general(name: str) -> str:
 
 
 @functools.cache  # asking for the nearest of all names takes milliseconds, and many hosts have the same sysctls
-def nearest(name: str) -> str:
+def _nearest(name: str) -> str:
     """A known name that differs by a slip of the keyboard, or by its parent only; else nothing."""
     general = _general(name)
     if general in _KNOWN:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.counters import Counters, parse_counters
-from testbed.errors import UnknownName
+from testbed.counters import Counters, counters, parse_counters
+from testbed.errors import CommandFailed, UnknownName
+from testbed.process import Result
 
 BEFORE = """\
 Ip: Forwarding DefaultTTL InReceives
@@ -85,3 +86,14 @@ def test_a_counter_that_is_like_none_offers_all() -> None:
     with pytest.raises(UnknownName) as caught:
         Counters({"Tcp.InSegs": 1})["zzz"]
     assert "Tcp.InSegs" in caught.value.hint
+
+
+@pytest.mark.parametrize(("missing", "fine"), [("snmp6", True), ("snmp", False)])
+def test_only_a_kernel_without_ipv6_may_lack_a_file(missing: str, fine: bool) -> None:
+    complaint = f"cat: /proc/net/{missing}: No such file or directory\n"
+    lacking = Result(("cat",), 1, BEFORE.encode(), complaint.encode(), 0.0)
+    if fine:
+        assert counters(lambda _: lacking, "server") == parse_counters(BEFORE)
+    else:
+        with pytest.raises(CommandFailed, match="on host server ended with exit code 1"):
+            counters(lambda _: lacking, "server")

@@ -19,6 +19,7 @@ class Kernel:
             "/proc/sys/net/core/somaxconn": "4096\n",
             "/proc/sys/net/ipv4/tcp_rmem": "4096\t131072\t6291456\n",
             "/proc/sys/net/ipv4/tcp_fastopen_key": "00000000-00000000-00000000-00000000\n",
+            "/proc/sys/net/ipv4/tcp_congestion_control": "cubic\n",
             "/proc/sys/net/ipv4/conf/eth0.1/rp_filter": "0\n",
             "/proc/sys/kernel/msgmax": "8192\n",
         }
@@ -137,12 +138,19 @@ def test_what_a_container_cannot_have_is_refused_before_it_is_tried(name: str, v
         ("Read-only file system", False, "not per network namespace", "kind: vm"),
         ("Operation not permitted", True, "host server's kernel does not let anybody set it", "ip-sysctl.rst"),
         ("Cannot allocate memory", False, "the kernel did not take it: ENOMEM", ""),
+        ("No such file or directory", False, "the kernel has no such sysctl", "sysctl -a"),
     ],
 )
 def test_what_the_kernel_refuses_is_said_in_words(says: str, own_kernel: bool, words: str, hint: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         sysctls(Kernel(refuses=says), own_kernel=own_kernel)["net.core.somaxconn"] = 4
     assert hint in caught.value.hint
+
+
+def test_a_value_may_be_the_name_of_what_the_kernel_has_not() -> None:
+    with pytest.raises(InputError, match="tcp_congestion_control = vegas: the kernel has nothing of that name") as caught:
+        sysctls(Kernel(refuses="No such file or directory"))["net.ipv4.tcp_congestion_control"] = "vegas"
+    assert "tcp_available_congestion_control" in caught.value.hint
 
 
 def test_a_value_that_the_kernel_changes_is_an_error() -> None:
