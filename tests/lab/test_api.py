@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ from testbed import (
 )
 from testbed.engine import Engine
 from testbed.lab import parts_of
+from testbed.process import run_local
 from tests.lab.support import Labs, run_testbed
 
 PAIR = "networks: {lan: }\nhosts: {client: , server: }\n"
@@ -470,3 +473,23 @@ def test_what_is_the_whole_kernels_only_a_vm_may_set(lab: Lab, host: Host) -> No
             with pytest.raises(InputError, match="not per") as caught:
                 set_it(name, value)()
             assert "kind: vm" in caught.value.hint
+
+
+# What the documentation shows
+
+
+def examples() -> list[str]:
+    """The programs of docs/python-api.md; a piece of one has no import."""
+    text = (Path(__file__).parents[2] / "docs" / "python-api.md").read_text()
+    return [one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if one.startswith("from testbed import")]
+
+
+def test_the_documentation_has_two_examples() -> None:
+    assert len(examples()) == 2
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_example_of_the_documentation_does_what_it_says(number: int) -> None:
+    program = re.sub(r'name="[a-z-]+"', f'name="{own_name()}"', examples()[number])
+    done = run_local([sys.executable, "-c", program], timeout_s=150).check()
+    assert ("waiting: 5, limit: 4, overflows: " in done.text) == (number == 0)
