@@ -101,11 +101,10 @@ def _is_number(word: str) -> bool:
 
 
 def _near(name: str, known: Mapping[str, int]) -> list[str]:
-    """The known names that may be meant: alike, or alike in their last part, else all."""
+    """The known names whose last part is like that of ``name``, whatever their group; else all."""
     last = name.rpartition(".")[2].lower()
     by_last: dict[str, list[str]] = {}
     for one in known:
         by_last.setdefault(one.rpartition(".")[2].lower(), []).append(one)
-    alike = get_close_matches(name, known, n=NEAR, cutoff=0.75)
-    alike += [one for close in get_close_matches(last, by_last, n=3, cutoff=0.8) for one in by_last[close]]
-    return list(dict.fromkeys(alike))[:NEAR] or list(known)
+    alike = [one for close in get_close_matches(last, by_last, n=3, cutoff=0.8) for one in by_last[close]]
+    return alike[:NEAR] or list(known)

@@ -15,7 +15,7 @@ from testbed.observe import Protocol
 from testbed.process import Deadline, Result, wait_until
 
 DEATH_S = 5.0  # a process that was sent SIGKILL is gone by then, or its host is
-LISTENING_EVERY_S = 0.015  # between two looks at who listens
+LISTENING_EVERY_S = 0.01  # from one look at who listens to the next, which takes some milliseconds itself
 LAST_OUTPUT_S = 1.0  # what is left of a group that has ended has less to finish writing
 
 

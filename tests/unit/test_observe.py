@@ -229,10 +229,19 @@ def processes(**stats: str) -> Callable[[Sequence[str]], Result]:
 
 
 def test_whose_a_process_is() -> None:
-    run = processes(p20="20 (a) S 10 10 10", p30="30 (b) S 20 30 30", p40="40 (c) S 1 40 40", p50="50 (d) S 50 1 1")
+    run = processes(
+        p20="20 (a) S 1 10 20",
+        p21="21 (a) S 1 21 10",
+        p30="30 (b) S 10 30 30",
+        p31="31 (b) S 30 31 31",
+        p40="40 (c) S 1 40 40",
+        p50="50 (d) S 50 1 1",
+    )
     assert is_of(run, 10, 10), "itself"
     assert is_of(run, 20, 10), "its group"
-    assert is_of(run, 30, 10), "a session of its own, started by one of its group"
+    assert is_of(run, 21, 10), "its session"
+    assert is_of(run, 30, 10), "a session of its own, and its child"
+    assert is_of(run, 31, 10), "and the child of that"
     assert not is_of(run, 40, 10)
     assert not is_of(run, 50, 10), "no endless search"
     assert not is_of(run, 99, 10), "gone"
@@ -291,6 +300,12 @@ def test_a_command_that_ends_before_it_listens_is_an_error_at_once(host: Host, p
             server.wait_listening(port, timeout_s=50)
         assert time.monotonic() - began < 10
         assert "| no such file" in caught.value.hint
+
+
+def test_the_last_words_of_a_command_are_waited_for(host: Host, port: int) -> None:  # noqa: F811
+    with host.start(["sh", "-c", "(sleep 0.1; echo late >&2) & exit 7"]) as server, pytest.raises(LabError) as caught:
+        server.wait_listening(port, timeout_s=50)
+    assert "| late" in caught.value.hint
 
 
 def test_somebody_elses_socket_is_not_enough(host: Host, port: int) -> None:  # noqa: F811

@@ -28,7 +28,7 @@ def test_every_public_name_can_be_imported(name: str) -> None:
 
 
 def test_type_checkers_see_the_same_names() -> None:
-    assert named_for_type_checkers() == set(testbed.__all__)
+    assert named_for_type_checkers() == set(testbed.__all__) == set(testbed._HOME)
     assert (PACKAGE / "py.typed").exists(), "without it they look at nothing"
 
 
