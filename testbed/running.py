@@ -16,7 +16,6 @@ from testbed.process import Deadline, Result, wait_until
 
 DEATH_S = 5.0  # a process that was sent SIGKILL is gone by then, or its host is
 LISTENING_EVERY_S = 0.01  # from one look at who listens to the next, which takes some milliseconds itself
-LAST_OUTPUT_S = 1.0  # what is left of a group that has ended has less to finish writing
 
 
 class InputStream:
@@ -221,8 +220,6 @@ class Process:
             if ended and command.failure is not None:
                 raise command.failure
             if ended:
-                command.collect()
-                command.wait(lambda: command.over, Deadline(LAST_OUTPUT_S))
                 message = f"{self._where} ended with exit code {command.exit_code}, and did not {listens}"
                 raise LabError(message, hint=others + self._tail())
             if port in observe.listening_ports(self._run, protocol):
