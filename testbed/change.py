@@ -14,7 +14,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
-from testbed import observe
 from testbed.engine import STDERR, ContainerSpec, Engine
 from testbed.errors import DeadlineExceeded, EngineError, LabError, TestbedError
 from testbed.host import Host
@@ -336,7 +335,7 @@ class Change:
             host = make_host(self.engine, self.lab, name, container, settings)
             self.opened.append(host)
             if "listening" in ready:
-                condition = lambda: ready["listening"] in observe.listening_ports(host.run)  # noqa: E731
+                condition = lambda: host.is_listening(ready["listening"])  # noqa: E731
                 what = f"host '{name}' ready: TCP port {ready['listening']} listened on"
             else:
                 condition = lambda: host.run(ready["command"], timeout_s=timeout_s).exit_code == 0  # noqa: E731

@@ -27,9 +27,9 @@ from testbed.engine import ContainerState, Engine
 from testbed.errors import CommandFailed, DeadlineExceeded, EngineError, InputError, LabError
 from testbed.guest import CONNECT
 from testbed.host_sysctls import Sysctls
-from testbed.observe import ListenQueue, Protocol, Socket
+from testbed.observe import Holders, ListenQueue, Protocol, Socket
 from testbed.process import Deadline, Result, wait_until
-from testbed.running import DEATH_S, LISTENING_EVERY_S, InputStream, OutputStream, Process, check_port, tail
+from testbed.running import DEATH_S, LISTENING_EVERY_S, InputStream, OutputStream, Process, tail
 
 __all__ = ["Host", "HostFacts", "InputStream", "OutputStream", "Process"]
 
@@ -275,13 +275,17 @@ class Host:
         """Its sysctls, to read and set: ``host.sysctl["net.core.somaxconn"] = 4``."""
         return Sysctls(self.run, self.name, own_kernel=self.kind == "vm")
 
+    def is_listening(self, port: int, *, protocol: Protocol = "tcp") -> bool:
+        """Whether something listens on a TCP port, over IPv4 or IPv6, or is bound to a UDP port."""
+        return observe.is_listening(self.run, self.name, observe.check_port(port), protocol, own_kernel=self.kind == "vm")
+
     def wait_listening(self, port: int, *, timeout_s: float = 60, protocol: Protocol = "tcp") -> None:
         """Wait until something listens on a TCP port, over IPv4 or IPv6, or is bound to a UDP port. For a command that was started here
         :meth:`Process.wait_listening` is better: it hears of the command's end. Raises :class:`DeadlineExceeded`."""
         wait_until(
-            lambda: port in observe.listening_ports(self.run, protocol),
+            lambda: self.is_listening(port, protocol=protocol),
             timeout_s=timeout_s,
-            what=f"something that listens on {protocol.upper()} port {check_port(port)} of host {self.name}",
+            what=f"something that listens on {protocol.upper()} port {port} of host {self.name}",
             every_s=LISTENING_EVERY_S,
         )
 
@@ -312,7 +316,13 @@ class Host:
         began = time.monotonic()
         command = self._connection().start(order)
         command.wait_started()
-        return Process(self.name, command, order.argv, began, self.read, self.run)
+        return Process(self.name, command, order.argv, began, self.read, self._holders)
+
+    def _holders(self, port: int, protocol: Protocol, leader: int) -> Holders | None:
+        """Who holds the sockets that are listened on at a port, None when there is none; asked by a process."""
+        if not self.is_listening(port, protocol=protocol):
+            return None
+        return observe.holders(self.run, self.name, port, protocol, leader)
 
     def _copy(self, order: Order, path: str, write: Callable[[InputStream], object]) -> None:
         """Run a command that makes ``path`` of what ``write`` gives it as its standard input."""
