@@ -6,7 +6,6 @@ import re
 import threading
 from collections.abc import Callable
 
-from testbed import observe
 from testbed.engine import Engine
 from testbed.errors import DeadlineExceeded, LabError
 from testbed.host import Host
@@ -36,7 +35,7 @@ def wait_until_ready(
         condition: Callable[[], bool] = lambda: bool(re.search(ready["log"].encode(), written()))  # noqa: E731
         what = f"host '{name}' ready: '{ready['log']}' in the output of its command"
     elif "listening" in ready:
-        condition = lambda: ready["listening"] in observe.listening_ports(host)  # noqa: E731
+        condition = lambda: host.is_listening(ready["listening"])  # noqa: E731
         what = f"host '{name}' ready: TCP port {ready['listening']} listened on"
     else:
         condition = lambda: host.run(ready["command"], timeout_s=timeout_s).exit_code == 0  # noqa: E731

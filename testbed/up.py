@@ -37,8 +37,12 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
-def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Outcome:
-    """Make the lab of this name what the topology says. Raises TestbedError, and leaves what was there before."""
+def up(engine: Engine, topology: Topology, *, progress: Progress = silent, new: bool = False) -> Outcome:
+    """Make the lab of this name what the topology says. Raises TestbedError, and leaves what was there before.
+
+    With ``new`` a lab of this name that is there already is somebody's, and an :class:`InputError`; what an interrupted
+    `up` left is nobody's.
+    """
     begin = time.monotonic()
     files = read_files(topology)
     machine = of_machine(engine.machine)
@@ -48,6 +52,11 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
     if EMULATED in wanted and machine != EMULATED and engine.local and (problem := binfmt_problem()):
         raise LabError(problem, hint="run: make setup")
     with lock(topology.name) as held:
+        if new and not held.interrupted and parts_of(engine, topology.name):
+            raise InputError(
+                f"lab '{topology.name}' is up already",
+                hint=f"give this one another name, use that one, or remove it: testbed down {topology.name}",
+            )
         if held.interrupted:
             progress(topology.name, "the last up was interrupted: waiting for the engine")
             settle(engine, topology.name)
