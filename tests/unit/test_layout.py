@@ -29,6 +29,8 @@ ORDER = (
     "exec_stream",
     "image_archive",
     "engine",
+    "elf",
+    "native_tools",
     "rootfs",
     "images",
     "network",
@@ -50,6 +52,7 @@ ORDER = (
     "exchange_verdict",
     "exchange",
     "graph",
+    "testinfra_backend",
     "report",
     "shipped",
     "arguments",
@@ -60,6 +63,7 @@ ORDER = (
     "verbs_host",
     "verbs_machine",
     "cli",
+    "testinfra_plugin",
     "pytest_plugin",
 )
 FREE_OF_RULES = ("__init__", "__main__")  # the doors of the package: they import what they show
