@@ -29,6 +29,8 @@ ORDER = (
     "exec_stream",
     "image_archive",
     "engine",
+    "elf",
+    "native_tools",
     "rootfs",
     "images",
     "network",
@@ -55,6 +57,7 @@ ORDER = (
     "exchange_verdict",
     "exchange",
     "graph",
+    "testinfra_backend",
     "report",
     "shipped",
     "arguments",
@@ -66,6 +69,7 @@ ORDER = (
     "verbs_host",
     "verbs_machine",
     "cli",
+    "testinfra_plugin",
     "pytest_plugin",
 )
 FREE_OF_RULES = ("__init__", "__main__")  # the doors of the package: they import what they show
