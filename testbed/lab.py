@@ -31,7 +31,7 @@ from testbed.process import Deadline, wait_until
 LAB, ROLE, HOST, NETWORK, SETTINGS = "testbed.lab", "testbed.role", "testbed.host", "testbed.network", "testbed.settings"
 SWITCH, HOST_ROLE = "switch", "host"
 READY, WAITING = b"init: ready", b"init: waiting"
-CUT_OFF = "cut off: the lab's switch does not run, or was started again"
+CUT_OFF = "cut off: the lab's switch does not run, or was started again, or has no links to it"
 WORKERS = 6  # what two cores can use; the engine itself is the limit beyond that
 # How long nothing of a killed `up` may appear before the engine counts as done with it.
 QUIET_S = 2.0
@@ -121,12 +121,20 @@ def _is_retired(container: Container) -> bool:
 def existing(engine: Engine, parts: Parts, *, interrupted: bool = False) -> Existing:
     """What is there in the plan's terms, with what is wrong with each host that cannot be kept.
 
-    After an ``interrupted`` `up` the switch is looked into as well.
+    After an ``interrupted`` `up` or reset the switch is looked into as well.
     """
     switch_works = parts.switch is not None and _works(engine, parts.switch)
+    unplugged: set[str] = set()
     if switch_works and parts.switch and interrupted:
-        switch_works = _is_complete(engine, parts.switch, parts)
-    broken = side_by_side(lambda one: what_is_wrong(engine, one) or ("" if switch_works else CUT_OFF), parts.hosts.values())
+        with make_switch(engine, parts.lab, parts.switch.id) as switch:
+            bridges, ports = (set(devices(switch, "link", "show", "up", "type", kind)) for kind in ("bridge", "veth"))
+        switch_works = bridges >= {bridge_name(name) for name in parts.networks}
+        unplugged = {name for name, one in parts.settings.items() if not ports >= {link["port"] for link in one["links"]}}
+
+    def wrong(name: str) -> str:
+        return what_is_wrong(engine, parts.hosts[name]) or ("" if switch_works and name not in unplugged else CUT_OFF)
+
+    broken = side_by_side(wrong, parts.hosts)
     return Existing(
         segments=parts.segments,
         hosts=parts.settings,
@@ -138,13 +146,6 @@ def existing(engine: Engine, parts: Parts, *, interrupted: bool = False) -> Exis
 def _works(engine: Engine, switch: Container) -> bool:
     """Whether a lab's switch runs, and has since it was made: one that was started again has lost its bridges and ports."""
     return switch.state == "running" and engine.written(switch.id, stream=STDERR).count(READY) == 1
-
-
-def _is_complete(engine: Engine, switch: Container, parts: Parts) -> bool:
-    """Whether every network of the lab has its bridge, finished."""
-    with make_switch(engine, parts.lab, switch.id) as host:
-        bridges = devices(host, "link", "show", "up", "type", "bridge")
-    return set(bridges) >= {bridge_name(name) for name in parts.networks}
 
 
 def devices(switch: Host, *question: str) -> list[str]:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 
 from testbed.agent import Reset
 from testbed.errors import CommandFailed
+from testbed.host import Host
 from testbed.host_container import INIT, hosts_file
 from testbed.lab import Lab, side_by_side
 from testbed.links import put_in, set_aside
+from testbed.lock import lock
 from testbed.ready import wait_until_ready
 
 ANSWER_S = 60  # for a guest whose snapshot cannot be restored, which is booted
@@ -24,9 +26,15 @@ def reset(lab: Lab, hosts: Iterable[str] | None = None) -> None:
     Raises :class:`LabError` when a host cannot be reset, and is gone then; `up` mends it. Not reset: what is mounted
     from the machine, and what was done in the switch.
     """
-    names = list(dict.fromkeys(lab.hosts if hosts is None else hosts))
-    since = time.time()
-    chosen = {name: lab.host(name) for name in names}
+    chosen = {name: lab.host(name) for name in (lab.hosts if hosts is None else hosts)}
+    with lock(lab.name) as held:
+        held.at_work()
+        _reset(lab, chosen)
+        held.done()
+
+
+def _reset(lab: Lab, chosen: Mapping[str, Host]) -> None:
+    names, since = list(chosen), time.time()
     containers = [name for name in names if not lab.settings[name]["guest"]]
     pids = dict(zip(containers, side_by_side(lambda name: chosen[name].pid, containers), strict=True))
     resets = {name: host.ask_for_reset(hosts_file(lab.settings[name], lab.settings)) for name, host in chosen.items()}

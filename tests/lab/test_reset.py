@@ -12,6 +12,7 @@ from testbed.errors import DeadlineExceeded, LabError
 from testbed.host import Host
 from testbed.host_container import tar
 from testbed.lab import Lab, parts_of
+from testbed.lock import lock
 from testbed.process import wait_until
 from testbed.reset import reset
 from tests.lab.support import Labs, run_testbed, status
@@ -253,6 +254,30 @@ def test_processes_that_make_more_of_themselves_end(lab: Lab) -> None:
     wait_until(lambda: int(host.run(["sh", "-c", "ls -d /proc/[0-9]* | wc -l"]).text) > 20, timeout_s=20, what="many processes")
     reset(lab, ["native"])
     assert int(host.run(["sh", "-c", "ls -d /proc/[0-9]* | wc -l"]).text) < 8
+
+
+def test_the_verb_makes_hosts_new_and_says_so(lab: Lab) -> None:
+    lab.host("native").write("/root/new", b"")
+    lab.host("peer").write("/root/new", b"")
+    assert "hosts made new: 1," in run_testbed("reset", lab.name, "native").check().text
+    wait_until(lambda: not _reads(lab.host("native"), "/root/new"), timeout_s=20, what="the new host")
+    assert _reads(lab.host("peer"), "/root/new")
+    wrong = run_testbed("reset", lab.name, "nobody")
+    assert (wrong.exit_code, "native" in wrong.error_text) == (2, True), wrong.error_text
+
+
+def test_a_reset_that_is_killed_is_mended_by_up(labs: Labs) -> None:
+    path = labs.file("networks: {lan: }\nhosts: {a: {networks: [lan]}, b: {networks: [lan]}}\n")
+    run_testbed("up", path).check()
+    with labs.lab(path) as lab:
+        for name in lab.hosts:  # as it is when it dies between the old links and the new ones
+            lab.host(name).ask_for_reset("").wait_for_links()
+            lab.own_switch.run(["ip", "link", "delete", lab.port(name, "lan")]).check()
+    with lock(path.stem) as held:
+        held.at_work()
+    run_testbed("up", path).check()
+    with labs.lab(path) as lab:
+        assert reaches(lab.host("a"), lab.host("b"))
 
 
 def test_status_and_logs_are_those_of_the_new_guest(lab: Lab) -> None:
