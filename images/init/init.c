@@ -21,7 +21,7 @@
  * signal, and all of the above happens again, with SIGUSR1 to that process, its value a step of agent/protocol.h's RESET, in
  * the place of words on standard error. Commands do not get those capabilities.
  *
- * --wait returns when the host is ready.
+ * --wait returns when the guest on which it runs is ready.
  *
  * For a guest, before all of this: more of the command's environment, its name, its wall clock (seconds since 1970 with nine decimals), bytes for the kernel's
  * random number generator, which starts anew with them, and the MAC and MTU of each device, which is not put in.
@@ -38,10 +38,11 @@
 #include <linux/random.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -57,7 +58,8 @@
 #define RUN_DIRECTORY "/run/testbed"
 #define EXIT_FILE RUN_DIRECTORY "/command.exit"
 
-#define READY_LOCK "/run/testbed.ready" /* held until the host is ready */
+#define READY_DIRECTORY "/run"
+#define READY_FILE READY_DIRECTORY "/testbed.ready" /* of a guest */
 
 enum { RESET_S = 20 };
 enum { NOT_CONFIGURED = 1, BAD_ARGUMENTS = 2, CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
@@ -454,20 +456,24 @@ static _Noreturn void end(int signal_number)
     _exit(0); /* the kernel ends everything else in this PID namespace */
 }
 
-/* A process has this file locked while it makes a guest a host, in a snapshot too, where it waits for its arguments. */
-static int lock_until_ready(void)
+static int note_ready(void)
 {
-    int lock = open(READY_LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    return lock >= 0 && flock(lock, LOCK_EX) == 0 ? lock : -1;
+    int file = open(READY_FILE, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    return file < 0 ? -1 : close(file);
 }
 
 static int wait_until_ready(void)
 {
-    int lock = open(READY_LOCK, O_RDONLY);
-    if (lock >= 0 && flock(lock, LOCK_SH) == 0)
-        return 0;
-    say("%s: %s", READY_LOCK, error_name(errno));
-    return NOT_CONFIGURED;
+    char event[4096];
+    int changes = inotify_init1(IN_CLOEXEC); /* first, and then a look: it is seen by one or the other */
+    if (changes < 0 || inotify_add_watch(changes, READY_DIRECTORY, IN_CREATE) < 0) {
+        say("%s: %s", READY_DIRECTORY, error_name(errno));
+        return NOT_CONFIGURED;
+    }
+    while (access(READY_FILE, F_OK) < 0)
+        if (read(changes, event, sizeof event) < 0 && errno != EINTR)
+            return NOT_CONFIGURED;
+    return 0;
 }
 
 struct host { int argc; char **argv, **command; int has_addresses, has_links; };
@@ -555,11 +561,11 @@ int main(int argc, char *argv[])
     signal(SIGINT, end);
     signal(SIGALRM, too_late);
 
-    int lock = -1;
+    bool on_guest = false;
     if (argc == 2 && strcmp(argv[1], "--wait") == 0)
         return wait_until_ready();
     if (argc == 2 && strcmp(argv[1], "--from-input") == 0) {
-        lock = lock_until_ready();
+        on_guest = true;
         argv = read_arguments(argv[0], &argc);
     }
     struct host host = {.argc = argc, .argv = argv};
@@ -569,8 +575,8 @@ int main(int argc, char *argv[])
     if (make_host(&host, say_waiting) < 0)
         return NOT_CONFIGURED;
     say("ready");
-    if (lock >= 0)
-        close(lock);
+    if (on_guest && note_ready() < 0)
+        return NOT_CONFIGURED;
     pid_t main_pid = host.command ? start(host.command) : -1;
 
     for (;;) {
