@@ -159,11 +159,14 @@ class Lab:
         return labs.status(self.running.engine, self.name)
 
     def reset(self, hosts: Iterable[str] | None = None) -> None:
-        """Put hosts (by default all) back to what they were when the lab had come up: processes, firewall, qdiscs,
-        sysctls, sockets, counters, files. Connections stay usable. Raises :class:`LabError` when that cannot be had."""
+        """Make hosts (by default all) what they were when the lab had come up: processes, sockets, counters, firewall, queueing
+        disciplines, sysctls and files. Connections stay usable; commands that ran there raise :class:`LabError`.
+
+        Raises :class:`UnknownName` for a host that is not there, and :class:`LabError` when one cannot be reset.
+        """
         from testbed.reset import reset
 
-        reset(self.running, hosts)
+        reset(self.running, [hosts] if isinstance(hosts, str) else hosts)
 
     @contextmanager
     def capture(

@@ -189,6 +189,30 @@ def test_what_is_not_there_is_named(lab: Lab, tmp_path: Path) -> None:
         Lab.from_file("pair", name="My Lab")
 
 
+def test_a_reset_lab_is_as_it_came_up() -> None:
+    topology = Topology(
+        name=own_name(),
+        networks={"lan": Network()},
+        hosts={"a": HostSpec(sysctls={"net.core.somaxconn": 9}), "b": HostSpec(kind="vm", arch="s390x"), "c": HostSpec(kind="emulated")},
+    )
+    with Lab.from_topology(topology) as lab:
+        for host in lab.hosts.values():
+            host.sysctl["net.core.somaxconn"] = 5
+            host.write("/tmp/left", b"behind")
+            host.start(["echo-server", "8001"], detached=True).wait_listening(8001)
+        lab.reset("a")
+        assert [bool(lab.host(name).sockets(8001)) for name in "abc"] == [False, True, True]
+        lab.reset()
+        for host in lab.hosts.values():
+            assert host.sysctl["net.core.somaxconn"] == (9 if host.name == "a" else 4096)
+            assert host.sockets() == []
+            assert host.counters()["Tcp.PassiveOpens"] == 0
+            with pytest.raises(InputError):
+                host.read("/tmp/left")
+        with pytest.raises(UnknownName, match="no host is called 'd'"):
+            lab.reset(["a", "d"])
+
+
 def test_progress_is_told() -> None:
     said: list[tuple[str, str]] = []
     with Lab.from_file("pair", name=own_name(), progress=lambda what, step: said.append((what, step))):
