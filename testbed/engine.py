@@ -28,6 +28,7 @@ from docker.utils import kwargs_from_env
 from testbed import image_archive
 from testbed.errors import EngineError, SubnetTaken
 from testbed.exec_stream import FRAME, STDERR, STDOUT, ExecStream
+from testbed.shipped import setup_command
 
 __all__ = ["STDERR", "STDOUT", "Container", "ContainerSpec", "ContainerState", "DockerNetwork", "Engine", "EngineInfo", "ExecStream"]
 
@@ -455,4 +456,4 @@ def _cause(error: BaseException) -> str:
 def _way_out(error: BaseException) -> str:
     if "Permission denied" in str(error):
         return "be in the group of the engine's socket: sudo usermod -aG docker $USER, then log in again"
-    return "start it with: make setup (or name another one in DOCKER_HOST); testbed doctor tells more"
+    return f"start it with: {setup_command()} (or name another one in DOCKER_HOST); testbed doctor tells more"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from testbed.errors import CommandFailed, DeadlineExceeded, LabError
+from testbed.shipped import setup_command
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ def run_local(
     try:
         done = subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout_s, env=environment, cwd=directory, check=False)
     except FileNotFoundError as error:
-        raise LabError(f"'{argv[0]}' is not on this machine", hint="run: make setup") from error
+        raise LabError(f"'{argv[0]}' is not on this machine", hint=f"run: {setup_command()}") from error
     except subprocess.TimeoutExpired as error:
         raise DeadlineExceeded(f"'{' '.join(argv)}'", error.timeout) from error
     code = done.returncode if done.returncode >= 0 else 128 - done.returncode

@@ -28,6 +28,7 @@ from typing import IO
 
 from testbed.architecture import Architecture
 from testbed.errors import ImageError
+from testbed.shipped import setup_command
 
 MIRROR_VARIABLE = "TESTBED_DEBIAN_MIRROR"
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
@@ -331,4 +332,4 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
 
 def _require(command: str, package: str) -> None:
     if shutil.which(command) is None:
-        raise ImageError(f"{command} is not on this machine", hint=f"run: make setup (or: apt-get install {package})")
+        raise ImageError(f"{command} is not on this machine", hint=f"run: {setup_command()} (or: apt-get install {package})")

@@ -1,24 +1,33 @@
-"""The topologies that come with testbed, and which file a name on the command line means."""
+"""What comes with testbed besides the package: images/, setup/, topologies/. In a checkout they are beside it, when installed inside it."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-from testbed.errors import TopologyError, UnknownName
+from testbed.errors import LabError, UnknownName
+
+PACKAGE = Path(__file__).resolve().parent
 
 
-def directory() -> Path:
-    """topologies/, wherever it is: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).resolve().parent
-    for candidate in (package.parent / "topologies", package / "topologies"):
+@cache
+def folder(name: str) -> Path:
+    """The folder called ``name``: images, setup or topologies. Raises :class:`LabError` when testbed is not complete."""
+    # Inside first: beside an installed package is whatever else is installed.
+    for candidate in (PACKAGE / name, PACKAGE.parent / name):
         if candidate.is_dir():
             return candidate
-    raise TopologyError("the folder topologies/ is not there", hint="reinstall testbed, or run it from a complete checkout")
+    raise LabError(f"the folder {name}/ is not there", hint="reinstall testbed, or run it from a complete checkout")
+
+
+def setup_command() -> str:
+    """What a user runs to bring what this machine lacks."""
+    return "testbed setup" if (PACKAGE / "setup").is_dir() else "make setup"
 
 
 def names() -> list[str]:
     """The topologies that come with testbed."""
-    return sorted(path.stem for path in directory().glob("*.yaml"))
+    return sorted(path.stem for path in folder("topologies").glob("*.yaml"))
 
 
 def find(file: str) -> Path:
@@ -28,4 +37,4 @@ def find(file: str) -> Path:
         return path  # if it is not there, whoever reads it says so
     if file not in names():
         raise UnknownName("topology (a file, or one that comes with testbed)", file, names())
-    return directory() / f"{file}.yaml"
+    return folder("topologies") / f"{file}.yaml"

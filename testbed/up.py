@@ -20,6 +20,7 @@ from testbed.lock import lock
 from testbed.network import Taken, machine_routes
 from testbed.plan import Difference, architecture_of, compare, guest_of, make_plan
 from testbed.process import Deadline
+from testbed.shipped import setup_command
 
 if TYPE_CHECKING:
     from testbed.topology import Topology  # types alone: pydantic takes long to load
@@ -46,7 +47,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
     # The machine's own first: the switch needs it whatever the hosts are.
     wanted = dict.fromkeys((machine, *(architecture_of(one, machine) for one in containers)))
     if EMULATED in wanted and machine != EMULATED and engine.local and (problem := binfmt_problem()):
-        raise LabError(problem, hint="run: make setup")
+        raise LabError(problem, hint=f"run: {setup_command()}")
     with lock(topology.name) as held:
         if held.interrupted:
             progress(topology.name, "the last up was interrupted: waiting for the engine")

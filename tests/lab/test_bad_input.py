@@ -205,7 +205,7 @@ def readable_python() -> str:
 def copied(folder: Path) -> Path:
     """A copy of this checkout's package with what it comes with."""
     checkout = images.directory().parent
-    for name in ("testbed", "images", "topologies"):
+    for name in ("testbed", "images", "topologies", "setup"):
         shutil.copytree(checkout / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build", "*.o"))
     return folder
 

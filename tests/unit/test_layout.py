@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "testbed"
 # From the ground up. A module may import those before it in this list, and no other. A new module gets its place here.
 ORDER = (
     "errors",
+    "shipped",
     "architecture",
     "guest",
     "process",
@@ -51,7 +52,6 @@ ORDER = (
     "exchange",
     "graph",
     "report",
-    "shipped",
     "arguments",
     "terminal",
     "progress",

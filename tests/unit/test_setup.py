@@ -417,7 +417,10 @@ def test_who_is_not_root_is_told_what_root_has_to_run(machine: FakeMachine) -> N
     code, output = machine.run()
     assert code == 3
     assert "only root may start the Docker engine" in output
+    assert "/setup/setup.sh machine" in output
     assert machine.called("dockerd") == []
+    code, output = machine.run("machine", SETUP_AS_ROOT="sudo python -m testbed setup")
+    assert (code, output.splitlines()[-1].strip()) == (3, "sudo python -m testbed setup")
 
 
 def test_who_is_not_root_goes_on_where_everything_is_there(machine: FakeMachine) -> None:
