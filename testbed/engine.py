@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
@@ -131,6 +132,11 @@ class Engine:
     def local(self) -> bool:
         """Whether the engine runs on this machine."""
         return urlsplit(self.address).scheme in ("unix", "http+unix")
+
+    @property
+    def socket(self) -> Path | None:
+        """Where it is reached on this machine; None when it is on another one."""
+        return Path(urlsplit(self.address).path) if self.local else None
 
     def close(self) -> None:
         self._client.close()

@@ -313,7 +313,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 def down(engine: Engine, lab: str) -> Parts:
     """Remove everything of a lab that the engine has, whatever state it is in, and give what that was."""
-    with lock(lab) as held:
+    with lock(lab, engine.socket) as held:
         if held.interrupted:
             settle(engine, lab)
         parts = parts_of(engine, lab)

@@ -48,7 +48,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
     wanted = dict.fromkeys((machine, *(architecture_of(one, machine) for one in containers)))
     if EMULATED in wanted and machine != EMULATED and engine.local and (problem := binfmt_problem()):
         raise LabError(problem, hint=f"run: {setup_command()}")
-    with lock(topology.name) as held:
+    with lock(topology.name, engine.socket) as held:
         if held.interrupted:
             progress(topology.name, "the last up was interrupted: waiting for the engine")
             settle(engine, topology.name)
