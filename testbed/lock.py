@@ -62,8 +62,9 @@ def _hold(path: Path, lab: str) -> int:
             os.close(descriptor)
             raise LabError(f"another testbed command is bringing lab '{lab}' up or down", hint="try again when it is done") from None
         # Whoever had it may have removed the file between the two: then this is a lock on nothing.
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
-            return descriptor
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
         os.close(descriptor)
 
 
@@ -85,7 +86,15 @@ def _open(path: Path) -> int:
 
 def interrupted(socket: Path | None) -> list[str]:
     """The labs whose last `up` was killed."""
-    return sorted(path.stem for path in directory(socket).glob("*.lock") if path.stat().st_size)
+    return sorted(path.stem for path in directory(socket).glob("*.lock") if _tells(path))
+
+
+def _tells(path: Path) -> bool:
+    """Whether it is more than just held."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def directory(socket: Path | None) -> Path:
