@@ -16,7 +16,7 @@ from testbed.architecture import EMULATED
 from testbed.errors import TestbedError
 from testbed.machine import BINFMT, Machine, architecture_name, text_of, tools_for
 from testbed.network import FREE_PREFIX, POOL, Taken, overlapping
-from testbed.shipped import setup_command
+from testbed.shipped import as_root, setup_command
 from testbed.topology_values import CAPABILITIES
 
 LEAST_PYTHON = (3, 11)
@@ -197,7 +197,7 @@ _FEATURES = (
 def _kernel(machine: Machine) -> list[Finding]:
     features = machine.features
     if features is None:
-        findings = [Finding("kernel features", True, "not tried: only root may, and the engine's networks will show it")]
+        findings = [Finding("kernel features", True, "not tried: only root may, and a lab will show it")]
     else:
         findings = [
             _finding(name, word in features, "there" if word in features else f"absent: {without}", f"boot a kernel with {option}")
@@ -235,13 +235,12 @@ def _guests(machine: Machine) -> list[Finding]:
 
 def _tools(machine: Machine) -> Iterable[Finding]:
     """Images are built on this machine, wherever the engine is."""
-    if not machine.root:
-        yield Finding(
-            "root",
-            False,
-            "you are not root, and only root can build host images",
-            "build them once with: sudo .venv/bin/testbed images build",
-        )
+    if machine.root or machine.features is not None:
+        how = "you are root" if machine.root else "you are not root, and may make user namespaces"
+        yield Finding("rights to build", True, f"{how}: host images can be built")
+    else:
+        lack = "you are not root, and this machine lets nobody else make namespaces, in which host images are built"
+        yield Finding("rights to build", False, lack, f"have root build them: {as_root('images build')}")
     for tool, purpose in tools_for(machine.architecture).items():
         there = tool in machine.tools
         yield _finding(tool, there, "there" if there else f"not on this machine: {purpose}", f"run: {setup_command()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -79,6 +80,11 @@ def wait_until(condition: Callable[[], T | None], *, timeout_s: float, what: str
         if last:
             raise DeadlineExceeded(what, timeout_s, hint=hint)
         time.sleep(min(every_s, deadline.left_s or 0.0))
+
+
+def search_path() -> str:
+    """Where programs of this machine are, also those for root: other users' PATH often lacks their folders."""
+    return ":".join(filter(None, (os.environ.get("PATH"), "/usr/sbin", "/sbin")))
 
 
 def run_local(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +25,11 @@ def folder(name: str) -> Path:
 def setup_command() -> str:
     """What a user runs to bring what this machine lacks."""
     return "testbed setup" if (PACKAGE / "setup").is_dir() else "make setup"
+
+
+def as_root(verb: str) -> str:
+    """What a user types to run a verb of this testbed as root."""
+    return f"sudo {shlex.quote(sys.executable)} -m testbed {verb}"
 
 
 def names() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from typing import Any, NoReturn
 
@@ -228,6 +227,5 @@ def setup(check: bool) -> NoReturn:
 
     script = shipped.folder("setup") / "setup.sh"
     # The script needs a Python before there is any of its own, and prints the command for root.
-    again = f"sudo {shlex.quote(sys.executable)} -m testbed setup"
-    environment = {**os.environ, "PYTHON": sys.executable, "SETUP_AS_ROOT": again}
+    environment = {**os.environ, "PYTHON": sys.executable, "SETUP_AS_ROOT": shipped.as_root("setup")}
     os.execvpe("bash", ["bash", str(script), *(["--check"] if check else []), "machine"], environment)
