@@ -32,9 +32,14 @@ def as_root(verb: str) -> str:
     return f"sudo {shlex.quote(sys.executable)} -m testbed {verb}"
 
 
+def directory() -> Path:
+    """topologies/, wherever it is."""
+    return folder("topologies")
+
+
 def names() -> list[str]:
     """The topologies that come with testbed."""
-    return sorted(path.stem for path in folder("topologies").glob("*.yaml"))
+    return sorted(path.stem for path in directory().glob("*.yaml"))
 
 
 def find(file: str) -> Path:
@@ -44,4 +49,4 @@ def find(file: str) -> Path:
         return path  # if it is not there, whoever reads it says so
     if file not in names():
         raise UnknownName("topology (a file, or one that comes with testbed)", file, names())
-    return folder("topologies") / f"{file}.yaml"
+    return directory() / f"{file}.yaml"
