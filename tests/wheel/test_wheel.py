@@ -32,8 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     locked = re.findall(r"^[\w.-]+==\S+", (CHECKOUT / "requirements.txt").read_text(), re.MULTILINE)
     (folder / "constraints.txt").write_text("\n".join(locked))
     venv.create(folder / "venv", with_pip=True)
-    pip = [folder / "venv/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
-    subprocess.run([*pip, "--constraint", "constraints.txt", wheel], cwd=folder, env=ENVIRONMENT, check=True, timeout=LIMIT_S)
+    pip = [str(folder / "venv/bin/python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    subprocess.run([*pip, "--constraint", "constraints.txt", str(wheel)], cwd=folder, env=ENVIRONMENT, check=True, timeout=LIMIT_S)
     return folder
 
 
@@ -47,8 +47,10 @@ def project(folder: Path) -> Iterator[Path]:
 
 
 def run(folder: Path, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [folder.parent / "venv/bin" / command if folder.name == "project" else folder / "venv/bin" / command, *arguments]
-    return subprocess.run(argv, cwd=folder, env=ENVIRONMENT, check=False, capture_output=True, text=True, timeout=LIMIT_S)
+    programs = (folder.parent if folder.name == "project" else folder) / "venv/bin"
+    return subprocess.run(
+        [str(programs / command), *arguments], cwd=folder, env=ENVIRONMENT, check=False, capture_output=True, text=True, timeout=LIMIT_S
+    )
 
 
 def test_the_command_works_without_a_checkout(folder: Path) -> None:
