@@ -222,7 +222,7 @@ def _guests(machine: Machine) -> list[Finding]:
     """What hosts with a kernel of their own need, and what would make them faster."""
     tun = "there" if machine.tun else "/dev/net/tun is absent: no host with a kernel of its own (kind: vm) can be on a network"
     if not machine.kvm:
-        found = "absent: hosts with a kernel of their own are emulated, which testbed is made for"
+        found = "absent, or not for this user: hosts with a kernel of their own are emulated, which testbed is made for"
     elif machine.kvm_failure:
         found = f"there, but a guest failed on it, so guests are emulated: {machine.kvm_failure}"
     else:

@@ -295,5 +295,6 @@ def test_everything_belongs_to_root_and_lends_no_group_s_rights() -> None:
     packed.seek(0)
     with tarfile.open(fileobj=packed) as tar:
         kept = b"".join(rootfs.kept(tar, rootfs.Recipe.of(images.sources())))
-    (member,) = tarfile.open(fileobj=io.BytesIO(kept + bytes(1024))).getmembers()
+    with tarfile.open(fileobj=io.BytesIO(kept + bytes(1024))) as tar:
+        (member,) = tar.getmembers()
     assert (member.uid, member.gid, member.mode) == (0, 0, 0o4755)
