@@ -76,6 +76,6 @@ class Transcript:
             lines += [f"  its output goes to {' and '.join(entry.files)}"] if any(entry.files) else []
             for stream, name in STREAMS.items():
                 text, before = entry.output(stream)
-                if text:
-                    lines += [f"  {name}{f' ({before} bytes before this)' if before else ''}:", *(f"  | {line}" for line in text.splitlines())]
+                more = f" ({before} bytes before this)" if before else ""
+                lines += [f"  {name}{more}:", *(f"  | {line}" for line in text.splitlines())] if text else []
         return "\n".join([*lines, ""]) if lines else ""

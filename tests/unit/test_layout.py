@@ -49,6 +49,8 @@ ORDER = (
     "up",
     "reset",
     "capture",
+    "recording",
+    "evidence",
     "wire",
     "exchange_verdict",
     "exchange",
@@ -64,6 +66,11 @@ ORDER = (
     "verbs_host",
     "verbs_machine",
     "cli",
+    "pytest_marker",
+    "pytest_labs",
+    "pytest_provider",
+    "pytest_report",
+    "pytest_run",
     "pytest_plugin",
 )
 FREE_OF_RULES = ("__init__", "__main__")  # the doors of the package: they import what they show
