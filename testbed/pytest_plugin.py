@@ -120,19 +120,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With pytest-xdist's --dist loadgroup the tests of one topology go to one worker, which then alone brings it up."""
-    if not getattr(config.option, "loadgroup", False):
-        return
-    from testbed import pytest_marker
-
-    for item in items:
-        wanted = pytest_marker.wanted(item)
-        if wanted is not None and wanted.topology is not None and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(f"topology-{wanted.topology.name}"))
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     names: Sequence[str] = getattr(item, "fixturenames", ())
     fixture = "lab" if "_testbed" in names else "host" if "_testbed_host" in names and "_testinfra_host" not in names else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from testbed import pytest_marker, pytest_report
-from testbed.pytest_labs import Labs, NoLab
+from testbed.pytest_labs import Labs, NoLab, Provider
 from testbed.pytest_provider import EngineLabs
+
+make_provider: Callable[..., Provider] = EngineLabs  # tests of the plugin itself put other ones here
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Run:
     def begin(cls, config: pytest.Config, temporary: Path) -> Run:
         """As the options say. Nothing is asked of the engine yet."""
         keep = bool(config.getoption("testbed_keep"))
-        provider = EngineLabs(keep=keep, record=bool(config.getini("testbed_record")))
+        provider = make_provider(keep=keep, record=bool(config.getini("testbed_record")))
         worker: dict[str, Any] = getattr(config, "workerinput", {})
         name = "-".join([str(worker.get("testrunuid") or uuid.uuid4().hex)[:6], *([worker["workerid"]] if worker else [])])
         chosen = config.getoption("testbed_evidence")
