@@ -73,7 +73,7 @@ class Transcript:
         lines = [f"({self._count - len(entries)} commands before these)"] if self._count > len(entries) else []
         for entry in entries:
             lines += [f"+{entry.began_s - self._since_s:.3f} s  {' '.join(entry.argv)}", f"  {entry.ending or 'runs'}"]
-            lines += [f"  its output goes to {' and '.join(entry.files)}"] if any(entry.files) else []
+            lines += [f"  its output goes to {' and '.join(filter(None, entry.files))}"] if any(entry.files) else []
             for stream, name in STREAMS.items():
                 text, before = entry.output(stream)
                 more = f" ({before} bytes before this)" if before else ""
