@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from testbed.api import Capture, Lab
     from testbed.capture import Packet
+    from testbed.counters import Counters
     from testbed.errors import (
         CheckFailed,
         CommandFailed,
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
         UnknownName,
     )
     from testbed.host import Host
+    from testbed.host_sysctls import Sysctls
+    from testbed.network import Endpoint
+    from testbed.observe import ListenQueue, Socket, SocketOwner, Timer
     from testbed.process import Result, wait_until
     from testbed.running import Process
     from testbed.topology import Attachment, File, Network, Ready, Route, Topology
     from testbed.topology import Host as HostSpec
-    from testbed.wire import Conversation, Datagram, Endpoint, Stream
+    from testbed.wire import Conversation, Datagram, Segment, Stream
 
 __all__ = [
     "Attachment",
@@ -33,6 +37,7 @@ __all__ = [
     "CheckFailed",
     "CommandFailed",
     "Conversation",
+    "Counters",
     "Datagram",
     "DeadlineExceeded",
     "Endpoint",
@@ -44,14 +49,20 @@ __all__ = [
     "InputError",
     "Lab",
     "LabError",
+    "ListenQueue",
     "Network",
     "Packet",
     "Process",
     "Ready",
     "Result",
     "Route",
+    "Segment",
+    "Socket",
+    "SocketOwner",
     "Stream",
+    "Sysctls",
     "TestbedError",
+    "Timer",
     "Topology",
     "TopologyError",
     "UnknownName",
@@ -63,15 +74,19 @@ __all__ = [
 _HOMES = {
     "api": ("Capture", "Lab"),
     "capture": ("Packet",),
+    "counters": ("Counters",),
     "errors": (
         *("CheckFailed", "CommandFailed", "DeadlineExceeded", "EngineError", "ImageError", "InputError", "LabError"),
         *("TestbedError", "TopologyError", "UnknownName"),
     ),
     "host": ("Host",),
+    "host_sysctls": ("Sysctls",),
+    "network": ("Endpoint",),
+    "observe": ("ListenQueue", "Socket", "SocketOwner", "Timer"),
     "process": ("Result", "wait_until"),
     "running": ("Process",),
     "topology": ("Attachment", "File", "HostSpec", "Network", "Ready", "Route", "Topology"),
-    "wire": ("Conversation", "Datagram", "Endpoint", "Stream"),
+    "wire": ("Conversation", "Datagram", "Segment", "Stream"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _CALLED = {"HostSpec": "Host"}

@@ -134,7 +134,7 @@ class Lab:
 
     @property
     def hosts(self) -> Mapping[str, Host]:
-        """Its hosts by name, in the topology's order."""
+        """Its hosts by name, in the order of names (client-2 before client-10)."""
         return MappingProxyType(self.running.hosts)
 
     def host(self, name: str) -> Host:
@@ -180,7 +180,7 @@ class Lab:
         """Capture packets while the block runs, from outside the hosts; afterwards its packets can be read.
 
         Of a host, at its port on ``network`` (which may be left out when it is on one only); of all of a network without
-        ``host``; of the whole lab without either (then a packet is seen at every port that it passes).
+        ``host``; of the whole lab without either (then a packet is seen at every device of the switch that it passes).
         ``filter`` as in pcap-filter(7); ``snap`` the most bytes kept of a packet, by default all; the pcap goes to
         ``file``, or is kept in memory, up to 64 MB; ``count`` ends it after so many packets. Without ``immediate`` it bears more
         traffic, and leaving the block takes a second more.

@@ -340,7 +340,7 @@ class Change:
             host = make_host(self.engine, self.lab, name, container, settings)
             self.opened.append(host)
             if "listening" in ready:
-                condition = lambda: ready["listening"] in observe.listening_ports(host)  # noqa: E731
+                condition = lambda: ready["listening"] in observe.listening_ports(host.run)  # noqa: E731
                 what = f"host '{name}' ready: TCP port {ready['listening']} listened on"
             else:
                 condition = lambda: host.run(ready["command"], timeout_s=timeout_s).exit_code == 0  # noqa: E731

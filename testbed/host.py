@@ -19,14 +19,17 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from uuid import uuid4
 
-from testbed import transfer
+from testbed import observe, transfer
 from testbed.agent import ANSWER_S, INPUT_WINDOW, STDERR, STDOUT, Agent, Command, Order, Transport
 from testbed.architecture import ByteOrder
+from testbed.counters import Counters, counters
 from testbed.engine import ContainerState, Engine
 from testbed.errors import CommandFailed, DeadlineExceeded, EngineError, InputError, LabError
 from testbed.guest import CONNECT
+from testbed.host_sysctls import Sysctls
+from testbed.observe import ListenQueue, Protocol, Socket
 from testbed.process import Deadline, Result, wait_until
-from testbed.running import DEATH_S, InputStream, OutputStream, Process, tail
+from testbed.running import DEATH_S, LISTENING_EVERY_S, InputStream, OutputStream, Process, check_port, tail
 from testbed.transcript import Entry, Transcript
 
 __all__ = ["Host", "HostFacts", "InputStream", "OutputStream", "Process"]
@@ -229,6 +232,61 @@ class Host:
             transfer.copy(process.stdout, file)
             process.result().check(where=f"host {self.name}")
 
+    # What its kernel says
+
+    def sockets(
+        self,
+        port: int | None = None,
+        *,
+        state: str | None = None,
+        protocol: Protocol | None = None,
+        address: IPv4Address | IPv6Address | str | None = None,
+        peer_port: int | None = None,
+    ) -> list[Socket]:
+        """Its TCP and UDP sockets; of a local ``port``, a ``state`` (LISTEN, ESTABLISHED, TIME_WAIT, ..., however one writes it), a
+        ``protocol`` (tcp, udp), a local ``address``, a port of the peer.
+
+        Raises :class:`InputError` for a state, protocol or address that is none.
+        """
+        found = observe.sockets(self.run, self.name)
+        return observe.chosen(found, port=port, peer_port=peer_port, state=state, protocol=protocol, address=address)
+
+    def listen_queue(self, port: int, *, address: IPv4Address | IPv6Address | str | None = None) -> ListenQueue:
+        """The accept queue of what listens on a TCP port; ``address`` says which one when several do, each at an address.
+
+        Raises :class:`LabError` when nobody listens there, which names what is listened on, and :class:`InputError` when
+        several do.
+        """
+        now = self.counters()
+        return observe.listen_queue(
+            observe.sockets(self.run, self.name),
+            self.name,
+            port,
+            overflows=now["TcpExt.ListenOverflows"],
+            drops=now["TcpExt.ListenDrops"],
+            address=address,
+        )
+
+    def counters(self) -> Counters:
+        """All counters of its kernel and its interfaces at this moment: ``counters()["TcpExt.ListenOverflows"]``. The difference of
+        two, ``later - earlier``, is what happened in between."""
+        return counters(self.run, self.name)
+
+    @property
+    def sysctl(self) -> Sysctls:
+        """Its sysctls, to read and set: ``host.sysctl["net.core.somaxconn"] = 4``."""
+        return Sysctls(self.run, self.name, own_kernel=self.kind == "vm")
+
+    def wait_listening(self, port: int, *, timeout_s: float = 60, protocol: Protocol = "tcp") -> None:
+        """Wait until something listens on a TCP port, over IPv4 or IPv6, or is bound to a UDP port. For a command that was started here
+        :meth:`Process.wait_listening` is better: it hears of the command's end. Raises :class:`DeadlineExceeded`."""
+        wait_until(
+            lambda: port in observe.listening_ports(self.run, protocol),
+            timeout_s=timeout_s,
+            what=f"something that listens on {protocol.upper()} port {check_port(port)} of host {self.name}",
+            every_s=LISTENING_EVERY_S,
+        )
+
     def close(self) -> None:
         """End what runs on it for us, detached commands apart, and the connection. The next use makes a new one."""
         with self._lock:
@@ -260,7 +318,7 @@ class Host:
         began = time.monotonic()
         command = self._connection().start(order, entry=entry)
         command.wait_started()
-        return Process(self.name, command, order.argv, began, self.read)
+        return Process(self.name, command, order.argv, began, self.read, self.run)
 
     def _copy(self, order: Order, path: str, write: Callable[[InputStream], object]) -> None:
         """Run a command that makes ``path`` of what ``write`` gives it as its standard input."""

@@ -103,12 +103,15 @@ class Topology(Part):
     def _names_are_keys(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, Mapping):
             raise as_pydantic([Problem((), "this is not a mapping", "a name and a colon, one a line, with what it has indented below")])
-        read = read_network_name if info.field_name == "networks" else read_host_name
+        part, read = (Network, read_network_name) if info.field_name == "networks" else (Host, read_host_name)
         named: dict[Any, Any] = {}
         problems = []
         for key, one in value.items():
             name = one.get("name") if isinstance(one, Mapping) else getattr(one, "name", None)
-            if isinstance(one, Network | Host) and not one.name:
+            if isinstance(one, Part) and not isinstance(one, part):
+                article = "an" if type(one).__name__[0] in "AEIO" else "a"
+                problems.append(Problem((key,), f"{article} {type(one).__name__} stands here", f"a {part.__name__} belongs here"))
+            elif isinstance(one, Network | Host) and not one.name:
                 # A part that was made in Python is right in itself, and only now learns how it is called.
                 try:
                     named[key] = one.model_copy(update={"name": read(key)})

@@ -156,7 +156,11 @@ def test_a_topology_of_parts_says_what_is_wrong_between_them() -> None:
         ({"My Net": Network()}, {"a": Host()}, "networks.My Net: 'My Net' is not a network name, did you mean 'my-net'?"),
         ({"lan": Network()}, {"7": Host()}, "hosts.7: '7' as a host name would be read as an address"),
         ({"lan": Network()}, {"a": Host(name="b")}, "hosts.a: 'b' stands under the key 'a'"),
-        ({"lan": Host()}, {"a": Host()}, "networks.lan: "),
+        (
+            {"lan": Host()},
+            {"a": Attachment()},
+            "a Network belongs here\nhosts.a: an Attachment stands here",
+        ),
         ({}, {"a": Host()}, "networks: there is no network"),
     ],
 )
