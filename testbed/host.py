@@ -19,14 +19,18 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from uuid import uuid4
 
-from testbed import transfer
+from testbed import observe, transfer
 from testbed.agent import ANSWER_S, INPUT_WINDOW, STDERR, STDOUT, Agent, Command, Order, Transport
 from testbed.architecture import ByteOrder
+from testbed.counters import Counters, counters
 from testbed.engine import ContainerState, Engine
 from testbed.errors import CommandFailed, DeadlineExceeded, EngineError, InputError, LabError
 from testbed.guest import CONNECT
+from testbed.host_sysctls import Sysctls
+from testbed.observe import ListenQueue, Protocol, Socket
 from testbed.process import Deadline, Result, wait_until
-from testbed.running import DEATH_S, InputStream, OutputStream, Process, tail
+from testbed.running import DEATH_S, LISTENING_EVERY_S, InputStream, OutputStream, Process, check_port, tail
+from testbed.transcript import Entry, Transcript
 
 __all__ = ["Host", "HostFacts", "InputStream", "OutputStream", "Process"]
 
@@ -82,6 +86,7 @@ class Host:
         self.byte_order = facts.byte_order
         self.container = facts.container
         self.addresses = facts.addresses
+        self.transcript: Transcript | None = None  # what is run from now on is noted there
         self._connect = connect
         self._why = why
         self._lock = threading.Lock()
@@ -137,7 +142,7 @@ class Host:
         order = _order(argv, environment, directory, user, files=("", "", "") if stdin else ("/dev/null", "", ""))
         began = time.monotonic()
         short = len(stdin) <= INPUT_WINDOW
-        command = self._connection().start(order, stdin=stdin if short else None, collect=True)
+        command = self._connection().start(order, stdin=stdin if short else None, collect=True, entry=self._noted(order))
         deadline = Deadline(timeout_s)
         try:
             if not short:
@@ -181,7 +186,7 @@ class Host:
             name = f"{DETACHED_OUTPUT}/{uuid4().hex[:12]}"
             files = ("/dev/null", f"{name}.stdout", f"{name}.stderr")
         order = _order(argv, environment, directory, user, files=files, detached=detached, terminal=terminal)
-        return self._start(order)
+        return self._start(order, self._noted(order))
 
     def read(self, path: str) -> bytes:
         """The content of a file. Raises :class:`InputError` when there is none that can be read."""
@@ -227,6 +232,61 @@ class Host:
             transfer.copy(process.stdout, file)
             process.result().check(where=f"host {self.name}")
 
+    # What its kernel says
+
+    def sockets(
+        self,
+        port: int | None = None,
+        *,
+        state: str | None = None,
+        protocol: Protocol | None = None,
+        address: IPv4Address | IPv6Address | str | None = None,
+        peer_port: int | None = None,
+    ) -> list[Socket]:
+        """Its TCP and UDP sockets; of a local ``port``, a ``state`` (LISTEN, ESTABLISHED, TIME_WAIT, ..., however one writes it), a
+        ``protocol`` (tcp, udp), a local ``address``, a port of the peer.
+
+        Raises :class:`InputError` for a state, protocol or address that is none.
+        """
+        found = observe.sockets(self.run, self.name)
+        return observe.chosen(found, port=port, peer_port=peer_port, state=state, protocol=protocol, address=address)
+
+    def listen_queue(self, port: int, *, address: IPv4Address | IPv6Address | str | None = None) -> ListenQueue:
+        """The accept queue of what listens on a TCP port; ``address`` says which one when several do, each at an address.
+
+        Raises :class:`LabError` when nobody listens there, which names what is listened on, and :class:`InputError` when
+        several do.
+        """
+        now = self.counters()
+        return observe.listen_queue(
+            observe.sockets(self.run, self.name),
+            self.name,
+            port,
+            overflows=now["TcpExt.ListenOverflows"],
+            drops=now["TcpExt.ListenDrops"],
+            address=address,
+        )
+
+    def counters(self) -> Counters:
+        """All counters of its kernel and its interfaces at this moment: ``counters()["TcpExt.ListenOverflows"]``. The difference of
+        two, ``later - earlier``, is what happened in between."""
+        return counters(self.run, self.name)
+
+    @property
+    def sysctl(self) -> Sysctls:
+        """Its sysctls, to read and set: ``host.sysctl["net.core.somaxconn"] = 4``."""
+        return Sysctls(self.run, self.name, own_kernel=self.kind == "vm")
+
+    def wait_listening(self, port: int, *, timeout_s: float = 60, protocol: Protocol = "tcp") -> None:
+        """Wait until something listens on a TCP port, over IPv4 or IPv6, or is bound to a UDP port. For a command that was started here
+        :meth:`Process.wait_listening` is better: it hears of the command's end. Raises :class:`DeadlineExceeded`."""
+        wait_until(
+            lambda: port in observe.listening_ports(self.run, protocol),
+            timeout_s=timeout_s,
+            what=f"something that listens on {protocol.upper()} port {check_port(port)} of host {self.name}",
+            every_s=LISTENING_EVERY_S,
+        )
+
     def close(self) -> None:
         """End what runs on it for us, detached commands apart, and the connection. The next use makes a new one."""
         with self._lock:
@@ -250,11 +310,15 @@ class Host:
                 self._agent = Agent(self._connect(), self.name, why=self._why, realtime_shift=shift)
             return self._agent
 
-    def _start(self, order: Order) -> Process:
+    def _noted(self, order: Order) -> Entry | None:
+        """The place in the transcript for what a command will write, if there is one."""
+        return self.transcript.begin(order.argv, order.files[1:]) if self.transcript is not None else None
+
+    def _start(self, order: Order, entry: Entry | None = None) -> Process:
         began = time.monotonic()
-        command = self._connection().start(order)
+        command = self._connection().start(order, entry=entry)
         command.wait_started()
-        return Process(self.name, command, order.argv, began, self.read)
+        return Process(self.name, command, order.argv, began, self.read, self.run)
 
     def _copy(self, order: Order, path: str, write: Callable[[InputStream], object]) -> None:
         """Run a command that makes ``path`` of what ``write`` gives it as its standard input."""

@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
+from testbed import observe
 from testbed.agent import DATA_MOST, OUTPUT_WINDOW, STDERR, STDOUT, Command, cut
 from testbed.errors import DeadlineExceeded, InputError, LabError
+from testbed.observe import Protocol
 from testbed.process import Deadline, Result, wait_until
 
 DEATH_S = 5.0  # a process that was sent SIGKILL is gone by then, or its host is
+LISTENING_EVERY_S = 0.01  # from one look at who listens to the next, which takes some milliseconds itself
 
 
 class InputStream:
@@ -128,12 +131,16 @@ class Process:
     terminal all output is ``stdout``, and closing ``stdin`` types Ctrl-D.
     """
 
-    def __init__(self, host: str, command: Command, argv: tuple[str, ...], began: float, read: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, host: str, command: Command, argv: tuple[str, ...], began: float, read: Callable[[str], bytes], run: observe.Run
+    ) -> None:
         self.argv = argv
         self.pid = command.pid
         self.detached = command.order.detached
         self.output_files = command.order.files[1:] if self.detached else None
+        self._host = host
         self._read = read  # a file of the host
+        self._run = run  # another command on the host
         self._command = command
         self._began = began
         where = self._where = f"'{' '.join(argv)}' on host {host}"
@@ -196,6 +203,36 @@ class Process:
             if not command.wait(self._has_more, deadline):
                 raise DeadlineExceeded(what, timeout_s or 0, hint=self._tail())
 
+    def wait_listening(self, port: int, *, timeout_s: float | None = 60, protocol: Protocol = "tcp") -> None:
+        """Wait until it listens on a TCP port, over IPv4 or IPv6, or is bound to a UDP port.
+
+        It, or what it started: the socket is held by a process of its group or session, or by a descendant. A socket of somebody else
+        on that port is not enough. Where nobody can be told to hold it (it belongs to a process of another user), any is.
+
+        Raises :class:`LabError` at once when the command ends before, with the end of its output, and
+        :class:`DeadlineExceeded`.
+        """
+        deadline, command = Deadline(timeout_s), self._command
+        listens = f"listen on {protocol.upper()} port {check_port(port)}"
+        others = ""
+        while True:
+            ended, last = self._has_ended(), deadline.passed  # asked first: what is seen then is no remains of it
+            if ended and command.failure is not None:
+                raise command.failure
+            if ended:
+                message = f"{self._where} ended with exit code {command.exit_code}, and did not {listens}"
+                raise LabError(message, hint=others + self._tail())
+            if port in observe.listening_ports(self._run, protocol):
+                owners = [one for found in observe.listeners(self._run, self._host, port, protocol) for one in found.owners]
+                if not owners or any(observe.is_of(self._run, one.pid, self.pid) for one in owners):
+                    return
+                named = ", ".join(dict.fromkeys(f"{one.name} (process {one.pid})" for one in owners))
+                others = f"that port is held by {named}\n  "
+            if last:
+                raise DeadlineExceeded(f"{self._where} to {listens}", timeout_s or 0, hint=others + self._tail())
+            left_s = deadline.left_s
+            command.wait(self._has_ended, Deadline(LISTENING_EVERY_S if left_s is None else min(LISTENING_EVERY_S, left_s)))
+
     def send_signal(self, number: int) -> None:
         """Send a signal to its whole process group; if it has ended, nothing happens."""
         if not 1 <= number <= 64:
@@ -228,6 +265,9 @@ class Process:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _has_ended(self) -> bool:
+        return self._command.exit_code is not None or self._command.failure is not None
+
     def _has_more(self) -> bool:
         command = self._command
         return command.over or bool(command.available(STDOUT)) or bool(command.available(STDERR))
@@ -258,6 +298,13 @@ class Process:
             return wait_until(found, timeout_s=float("inf") if timeout_s is None else timeout_s, what=what, every_s=0.05)
         except DeadlineExceeded as error:
             raise DeadlineExceeded(what, error.timeout_s, hint=self._tail()) from None
+
+
+def check_port(port: int) -> int:
+    """A TCP or UDP port, or :class:`InputError`."""
+    if not 1 <= port <= 65535:
+        raise InputError(f"there is no port {port}", hint="ports are 1 to 65535")
+    return port
 
 
 def tail(stdout: bytes, stderr: bytes) -> str:
