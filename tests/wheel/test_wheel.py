@@ -16,9 +16,11 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 EXAMPLE = CHECKOUT / "examples" / "length-prefixed"
-LIMIT_S = 170
+LIMIT_S = 600
 # Nothing of the checkout reaches what runs here.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "VIRTUAL_ENV", "COV_"))}
+
+pytestmark = pytest.mark.timeout(2 * LIMIT_S)
 
 
 @pytest.fixture(scope="module")
