@@ -41,7 +41,8 @@ class OtherUser:
     def environment(self) -> dict[str, str]:
         # As Debian has it for those who are not root: programs for root are not in it.
         path = "/usr/local/bin:/usr/bin:/bin"
-        return {"PATH": path, "HOME": str(self.home), "PYTHONPATH": f"{self.home / 'checkout'}{os.pathsep}{self.libraries}"}
+        modules = f"{self.home / 'checkout'}{os.pathsep}{self.libraries}"
+        return {"PATH": path, "HOME": str(self.home), "TMPDIR": str(self.home), "PYTHONPATH": modules}
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"") -> Result:
         return run_local(argv, stdin=stdin, directory=self.home, environment=self.environment, timeout_s=LIMIT_S)

@@ -146,9 +146,8 @@ def test_two_builds_give_the_same_bytes_with_root_and_without(other: OtherUser) 
 
 
 def test_a_build_without_root_that_is_killed_leaves_nothing(other: OtherUser) -> None:
-    environment = {**other.environment, "TMPDIR": str(other.home)}
     before = sorted(other.home.iterdir())
-    with subprocess.Popen(other.python("-c", BUILD), stdout=subprocess.PIPE, text=True, env=environment, cwd=other.home) as build:
+    with subprocess.Popen(other.python("-c", BUILD), stdout=subprocess.PIPE, text=True, env=other.environment, cwd=other.home) as build:
         assert build.stdout
         assert any(line.strip() == "extracting archives" for line in build.stdout)
         family = descendants(build.pid)
