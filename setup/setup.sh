@@ -17,6 +17,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # Tests put a made-up machine here: the files that are looked at, or written, outside the checkout.
 root=${SETUP_ROOT:-}
+PATH=$PATH:$root/usr/sbin:$root/sbin # of whoever is not root it often lacks these
 check=false
 missing=() # what --check found absent
 changed=false

@@ -429,6 +429,14 @@ def test_who_is_not_root_goes_on_where_everything_is_there(machine: FakeMachine)
     assert machine.run()[0] == 0
 
 
+def test_programs_for_root_are_found_without_their_folders_in_the_path(machine: FakeMachine) -> None:
+    machine.complete()
+    machine.write(machine.fake / "uid", "1000\n")
+    (machine.root / "usr/sbin").mkdir(parents=True)
+    (machine.bin / "depmod").rename(machine.root / "usr/sbin/depmod")
+    assert machine.run("--check", "machine") == (0, "setup: everything is there\n")
+
+
 def test_packages_that_cannot_be_fetched_name_the_network(machine: FakeMachine) -> None:
     machine.write(machine.fake / "apt-fails", "Err:1 http://mirror Temporary failure resolving 'mirror'\n")
     code, output = machine.run("machine")
