@@ -17,9 +17,12 @@ export SETUP
 
 ifeq ($(SETUP),check)
 # Nothing but the question what is missing.
-.PHONY: setup topology test images
-setup topology test images:
+.PHONY: setup topology test test-wheel images
+setup topology test test-wheel images:
 	@setup/setup.sh
+.PHONY: wheel
+wheel:
+	@setup/setup.sh python
 .PHONY: check
 check:
 	@setup/setup.sh python compilers
@@ -48,6 +51,15 @@ check: setup-check ## linters and unit tests; needs no Docker
 images: setup ## build the host images that are missing or changed
 	@$(TESTBED) images build
 
+.PHONY: wheel
+wheel: setup-python ## build dist/testbed-*.whl, which works without a checkout
+	@rm -rf dist
+	@$(PYTHON) -m hatchling build -t wheel
+
+.PHONY: test-wheel
+test-wheel: setup ## install the wheel in a new virtual environment, and run the tests of examples/ there
+	@$(PYTEST) tests/wheel $(ARGS)
+
 .PHONY: bench
 bench: setup setup-compose ## measure the speed, figures into a JSON file
 	@$(PYTHON) bench/run.py $(ARGS)
@@ -56,7 +68,9 @@ bench: setup setup-compose ## measure the speed, figures into a JSON file
 setup: ## install what is missing, start Docker if none answers (SETUP=check: only say what is missing)
 	@setup/setup.sh python machine
 
-.PHONY: setup-check setup-compose
+.PHONY: setup-python setup-check setup-compose
+setup-python:
+	@setup/setup.sh python
 setup-check:
 	@setup/setup.sh python compilers
 setup-compose:
@@ -69,7 +83,7 @@ down: ## remove every lab
 .PHONY: clean
 clean: ## remove labs, host images, .venv and caches (not Docker, not Debian packages)
 	@if [ -x $(TESTBED) ]; then $(TESTBED) down --all && $(TESTBED) images remove; fi
-	@rm -rf .venv .venv.lock images/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv.lock dist images/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 endif
@@ -78,4 +92,4 @@ endif
 help: ## this list
 	@echo 'usage: make TARGET'
 	@echo
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  %-10s %s\n' "$$name" "$$what"; done
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name what; do printf '  %-12s %s\n' "$$name" "$$what"; done

@@ -44,7 +44,7 @@ RELEASE="${SUITE%-backports}"
 shift 3
 mkdir /tmp/kernel
 fetch() {
-    mmdebstrap --mode=root --variant=custom --skip=check/qemu --architectures="$ARCHITECTURE" --format=null \\
+    mmdebstrap --mode=root --variant=custom --skip=check/qemu,chroot/mount --architectures="$ARCHITECTURE" --format=null \\
     --setup-hook='sed -i "/-updates /d; /-security /d" "$1/etc/apt/sources.list"
         test "$SUITE" = "${SUITE%-backports}" ||
             sed -i -n "p; s/ ${SUITE%-backports} / $SUITE /p" "$1/etc/apt/sources.list"' \\
@@ -184,7 +184,7 @@ def _base(
     recipe, epoch = _recipe(), rootfs.Recipe.of(images.sources()).epoch
     keep = re.compile("|".join(translate(one) for one in recipe["keep"]))
     argv = [
-        *("mmdebstrap", "--mode=root", "--variant=extract", f"--hook-dir={rootfs.MERGED_USR}", f"--architectures={machine.name}"),
+        *("mmdebstrap", *rootfs.UNPACK, f"--architectures={machine.name}"),
         *(f"--include={model.package}", "--format=tar", recipe["suite"], "-", *rootfs.apt_sources(recipe["suite"])),
     ]
     with bench.tool("unpacking QEMU", argv) as tool:

@@ -30,6 +30,7 @@ from testbed.host_sysctls import Sysctls
 from testbed.observe import Holders, ListenQueue, Protocol, Socket
 from testbed.process import Deadline, Result, wait_until
 from testbed.running import DEATH_S, LISTENING_EVERY_S, InputStream, OutputStream, Process, tail
+from testbed.transcript import Entry, Transcript
 
 __all__ = ["Host", "HostFacts", "InputStream", "OutputStream", "Process"]
 
@@ -102,6 +103,7 @@ class Host:
         self.byte_order = facts.byte_order
         self.container = facts.container
         self.addresses = facts.addresses
+        self.transcript: Transcript | None = None  # what is run from now on is noted there
         self._connect = connect
         self._why = why
         self._find_pid = pid
@@ -159,7 +161,7 @@ class Host:
         order = _order(argv, environment, directory, user, files=("", "", "") if stdin else ("/dev/null", "", ""))
         began = time.monotonic()
         short = len(stdin) <= INPUT_WINDOW
-        command = self._connection().start(order, stdin=stdin if short else None, collect=True)
+        command = self._connection().start(order, stdin=stdin if short else None, collect=True, entry=self._noted(order))
         deadline = Deadline(timeout_s)
         try:
             if not short:
@@ -203,7 +205,7 @@ class Host:
             name = f"{DETACHED_OUTPUT}/{uuid4().hex[:12]}"
             files = ("/dev/null", f"{name}.stdout", f"{name}.stderr")
         order = _order(argv, environment, directory, user, files=files, detached=detached, terminal=terminal)
-        return self._start(order)
+        return self._start(order, self._noted(order))
 
     def read(self, path: str) -> bytes:
         """The content of a file. Raises :class:`InputError` when there is none that can be read."""
@@ -343,9 +345,13 @@ class Host:
                 self._agent = Agent(self._connect(), self.name, why=self._why, realtime_shift=shift)
             return self._agent
 
-    def _start(self, order: Order) -> Process:
+    def _noted(self, order: Order) -> Entry | None:
+        """The place in the transcript for what a command will write, if there is one."""
+        return self.transcript.begin(order.argv, order.files[1:]) if self.transcript is not None else None
+
+    def _start(self, order: Order, entry: Entry | None = None) -> Process:
         began = time.monotonic()
-        command = self._connection().start(order)
+        command = self._connection().start(order, entry=entry)
         command.wait_started()
         return Process(self.name, command, order.argv, began, self.read, self._holders)
 
