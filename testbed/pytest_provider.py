@@ -37,6 +37,15 @@ class EngineLab:
             error.hint = "without a recording of its networks: pytest -o testbed_record=false"
             raise
 
+    def host(self, name: str) -> object:
+        """testinfra's host, with the testbed.Host as its ``testbed``."""
+        from testbed.testinfra_backend import as_testinfra  # only where testinfra is installed
+
+        host = self.lab.host(name)
+        made = as_testinfra(host)
+        made.testbed = host
+        return made
+
     def reset(self) -> None:
         self.lab.reset()
 

@@ -8,7 +8,6 @@ A test project uses them with this in its conftest.py:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +58,10 @@ class FakeLab:
 
     @property
     def lab(self) -> SimpleNamespace:
-        return SimpleNamespace(name=self.name, host=lambda name: f"{self.name}/{name}", process=os.getpid())
+        return SimpleNamespace(name=self.name)
+
+    def host(self, name: str) -> str:
+        return f"{self.name}/{name}"
 
     def reset(self) -> None:
         self.labs.ask(f"reset {self.name}")

@@ -109,8 +109,11 @@ def test_a_test_of_a_host_runs_on_every_kind(project: Project) -> None:
     project.tests(
         """
 def test_order(host):
-    said = host.run(["python3", "-c", "import sys; print(sys.byteorder)"], timeout_s=120).check().text
-    assert said == f"{host.byte_order}\\n"
+    said = host.check_output("python3 -c 'import sys; print(sys.byteorder)'")
+    assert said == host.testbed.byte_order
+    assert host.sysctl("net.ipv4.ip_forward") == 0
+    host.testbed.write("/tmp/file", b"")
+    assert host.file("/tmp/file").exists
 """,
         topology=KINDS,
     )

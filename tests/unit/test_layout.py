@@ -30,6 +30,8 @@ ORDER = (
     "exec_stream",
     "image_archive",
     "engine",
+    "elf",
+    "native_tools",
     "rootfs",
     "images",
     "network",
@@ -57,6 +59,7 @@ ORDER = (
     "exchange_verdict",
     "exchange",
     "graph",
+    "testinfra_backend",
     "report",
     "shipped",
     "arguments",
@@ -73,6 +76,7 @@ ORDER = (
     "pytest_provider",
     "pytest_report",
     "pytest_run",
+    "testinfra_plugin",
     "pytest_plugin",
 )
 FREE_OF_RULES = ("__init__", "__main__")  # the doors of the package: they import what they show

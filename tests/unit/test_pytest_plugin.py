@@ -247,6 +247,13 @@ def made(host):
     assert "PASSED test_it.py::test_marked[client]\n" in said(result)
 
 
+def test_without_testinfra_a_host_says_what_to_install(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest_run, "find_spec", lambda _: None)
+    result = project.test('@mark.topology("pair")\ndef test(host): pass\n@mark.topology("pair")\ndef test_lab(lab): pass')
+    result.assert_outcomes(passed=1, errors=2)
+    assert "the fixture 'host' is testinfra's, and testinfra is not installed\n  install pytest-testinfra, or use" in said(result)
+
+
 def test_testinfras_own_hosts_are_as_without_this_plugin(project: Project) -> None:
     text = "seen = []\ndef test(host): seen.append(host)\ndef test_last(): assert len(set(map(id, seen))) == 2"
     result = project.test(text, "--hosts=docker://a,docker://b", plugins=TESTINFRA)
@@ -268,10 +275,10 @@ pytestmark = mark.topology("pair")
 
 @pytest.fixture
 def host(lab):
-    return lab.host("server")
+    return lab.name + "/mine"
 
 def test(host):
-    assert host.endswith("/server")
+    assert host.endswith("/mine")
 """
     )
     result.assert_outcomes(passed=1)
@@ -619,7 +626,7 @@ def test_it():
 
 def test_pytest_finds_the_plugin_and_its_marker(project: Project) -> None:
     described = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert described["entry-points"]["pytest11"] == {"testbed": "testbed.pytest_plugin"}
+    assert described["entry-points"]["pytest11"]["testbed"] == "testbed.pytest_plugin"
     project.write('@mark.topology("pair")\ndef test(lab, host): pass', name="test_it")
     project.pytester.runpytest_subprocess(*PLUGIN, "--strict-markers", "-W", "error").assert_outcomes(passed=2)
     assert "@pytest.mark.topology(topology, *, reset='function', hosts=None)" in said(project.run("--markers"))
