@@ -407,6 +407,12 @@ def test_labs_of_killed_runs_are_removed_first_and_that_is_said(project: Project
     assert "lab pair-0ld was removed: the run that it belonged to had been killed" in said(result)
 
 
+def test_what_was_not_as_it_should_be_is_said_at_the_end(project: Project) -> None:
+    project.conftest(warnings=["host a was not restored, and was booted"])
+    result = project.test('@mark.topology("pair")\ndef test(lab): pass')
+    assert re.search(r"^lab pair-\S+: host a was not restored, and was booted$", said(result), re.MULTILINE)
+
+
 # Broken labs
 
 
