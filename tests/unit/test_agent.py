@@ -821,6 +821,7 @@ def test_a_transcript_has_what_was_run_and_wrote_however_it_was_read(host: Host,
         host.run(["no-such-command"])
     host.write(f"{tmp_path}/file", b"content")  # no command of the caller's
     assert host.read(f"{tmp_path}/file") == b"content"
+    host.get(f"{tmp_path}/file", tmp_path / "copy")
     assert [(one.ending, one.output(1)[0], one.output(2)[0]) for one in host.transcript.entries] == [
         ("exit code 3", "out\n", "err\n"),
         ("exit code 0", "begun\ntold\n", ""),

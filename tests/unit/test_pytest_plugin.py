@@ -393,11 +393,21 @@ def test_a_long_name_leaves_room_for_the_runs(project: Project) -> None:
     project.test(f'@mark.topology("{"n" * 63}.yaml")\ndef test_a(lab): assert len(lab.name) <= 63').assert_outcomes(passed=1)
 
 
-def test_labs_go_when_the_run_is_interrupted(project: Project) -> None:
-    project.write('@mark.topology("pair")\ndef test(lab): raise KeyboardInterrupt', name="test_it")
+def test_labs_go_when_the_run_is_interrupted_after_all_that_may_use_them(project: Project) -> None:
+    text = """
+@pytest.fixture(scope="session")
+def server(lab):
+    yield
+    with open(asked, "a") as file:
+        file.write("the server ends\\n")
+
+@mark.topology("pair", reset="session")
+def test(server): raise KeyboardInterrupt
+"""
+    project.write(text, name="test_it")
     result = project.pytester.runpytest_subprocess(*PLUGIN)
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    assert project.asked[-1] == "down pair"
+    assert project.asked[-2:] == ["the server ends", "down pair"]
 
 
 def test_labs_of_killed_runs_are_removed_first_and_that_is_said(project: Project) -> None:
