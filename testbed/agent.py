@@ -18,7 +18,7 @@ from typing import Protocol
 
 from testbed.errors import DeadlineExceeded, InputError, LabError, TestbedError
 from testbed.process import Deadline
-from testbed.transcript import Entry
+from testbed.transcript import Entry, Transcript
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 MAGIC, VERSION = b"TESTBED\n", 2
@@ -362,9 +362,10 @@ class Agent:
     def alive(self) -> bool:
         return self._gone is None
 
-    def start(self, order: Order, *, stdin: bytes | None = None, collect: bool = False, entry: Entry | None = None) -> Command:
+    def start(self, order: Order, *, stdin: bytes | None = None, collect: bool = False, transcript: Transcript | None = None) -> Command:
         """Ask for a command, without waiting for it to run; with ``stdin`` (at most INPUT_WINDOW bytes) as all of its input."""
         body = order.packed(brief=collect)
+        entry = transcript.begin(order.argv, order.files[1:]) if transcript is not None else None
         with self._lock:
             if self._gone is not None:
                 raise self._gone

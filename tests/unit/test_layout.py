@@ -73,12 +73,12 @@ ORDER = (
     "verbs_host",
     "verbs_machine",
     "cli",
-    "testinfra_plugin",
     "pytest_marker",
     "pytest_labs",
     "pytest_provider",
     "pytest_report",
     "pytest_run",
+    "testinfra_plugin",
     "pytest_plugin",
 )
 FREE_OF_RULES = ("__init__", "__main__")  # the doors of the package: they import what they show
