@@ -18,6 +18,7 @@ from typing import Protocol
 
 from testbed.errors import DeadlineExceeded, InputError, LabError, TestbedError
 from testbed.process import Deadline
+from testbed.transcript import Entry, Transcript
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 MAGIC, VERSION = b"TESTBED\n", 2
@@ -114,8 +115,9 @@ class Command:
     Everything is guarded by ``changed``, which is notified of every change.
     """
 
-    def __init__(self, agent: Agent, number: int, order: Order, *, collect: bool, has_input: bool) -> None:
+    def __init__(self, agent: Agent, number: int, order: Order, *, collect: bool, has_input: bool, entry: Entry | None = None) -> None:
         self.order = order
+        self._entry = entry  # of a transcript
         self.changed = threading.Condition()
         self.pid = 0
         self.exit_code: int | None = None
@@ -233,6 +235,8 @@ class Command:
         with self.changed:
             if kind in (Kind.STDOUT, Kind.STDERR):
                 stream = STDOUT if kind == Kind.STDOUT else STDERR
+                if self._entry is not None:
+                    self._entry.wrote(stream, body)
                 if not self._discarded:
                     self._output[stream] += body
                 if self._collect:
@@ -247,8 +251,10 @@ class Command:
                 by_signal, value = body
                 shift = self._agent.realtime_shift if value >= REALTIME + self._agent.realtime_shift else 0
                 self.exit_code = 128 + value - shift if by_signal else value
+                self._note_end(f"exit code {self.exit_code}")
             elif kind == Kind.FAILED:
                 self.failure = _failure(self._agent.name, self.order, body[0], int.from_bytes(body[1:], "big"))
+                self._note_end(self.failure.message)
             else:
                 raise LabError(f"host {self._agent.name}: its agent sent a frame of kind {kind}")
             # A thread that collects only waits for the end: it need not run for every piece.
@@ -260,7 +266,12 @@ class Command:
         with self.changed:
             if not self.over:
                 self.failure = why
+                self._note_end(why.message)
             self.changed.notify_all()
+
+    def _note_end(self, how: str) -> None:
+        if self._entry is not None and not self._entry.ending:
+            self._entry.ending = how
 
     def _credit_for(self, stream: int, size: int) -> int:
         """Note that ``size`` bytes were used; what to credit now, as a frame for every small read would cost more than it gives."""
@@ -351,14 +362,15 @@ class Agent:
     def alive(self) -> bool:
         return self._gone is None
 
-    def start(self, order: Order, *, stdin: bytes | None = None, collect: bool = False) -> Command:
+    def start(self, order: Order, *, stdin: bytes | None = None, collect: bool = False, transcript: Transcript | None = None) -> Command:
         """Ask for a command, without waiting for it to run; with ``stdin`` (at most INPUT_WINDOW bytes) as all of its input."""
         body = order.packed(brief=collect)
+        entry = transcript.begin(order.argv, order.files[1:]) if transcript is not None else None
         with self._lock:
             if self._gone is not None:
                 raise self._gone
             number = next(self._numbers)
-            command = self._commands[number] = Command(self, number, order, collect=collect, has_input=stdin is None)
+            command = self._commands[number] = Command(self, number, order, collect=collect, has_input=stdin is None, entry=entry)
         frames = [_frame(Kind.START, number, body)]
         if stdin is not None:
             assert len(stdin) <= INPUT_WINDOW

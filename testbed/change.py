@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from testbed.engine import STDERR, ContainerSpec, Engine
@@ -68,10 +69,13 @@ class Change:
         files: Mapping[str, Mapping[str, bytes]],
         switch_image: str,
         progress: Progress,
+        *,
+        labels: Mapping[str, str],
     ) -> None:
         self.engine, self.parts, self.there, self.plan, self.difference = engine, parts, there, plan, difference
         self.files, self.switch_image, self.progress = files, switch_image, progress
         self.lab = plan.lab
+        self.labels = labels  # on every part that is made, beside those that tell what it is
         self.switch: Host | None = None
         self.cancelled = threading.Event()
         self.made: list[str] = []  # containers, in the order they were made
@@ -154,7 +158,7 @@ class Change:
             subnets.append((str(segment.subnet6), str(segment.gateway6)))
         made = self.engine.create_network(
             network_name(self.lab, segment.name),
-            labels={LAB: self.lab, NETWORK: segment.name, SETTINGS: to_label(segment)},
+            labels={LAB: self.lab, NETWORK: segment.name, SETTINGS: to_label(segment), **self.labels},
             subnets=subnets,
             mtu=segment.mtu,
             internal=not segment.external,
@@ -287,7 +291,7 @@ class Change:
         self.progress(name, "ready")
 
     def _create(self, spec: ContainerSpec) -> str:
-        container = self.engine.create_container(spec)
+        container = self.engine.create_container(replace(spec, labels={**spec.labels, **self.labels}))
         self.made.append(container)
         return container
 

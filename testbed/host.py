@@ -30,6 +30,7 @@ from testbed.host_sysctls import Sysctls
 from testbed.observe import Holders, ListenQueue, Protocol, Socket
 from testbed.process import Deadline, Result, wait_until
 from testbed.running import DEATH_S, LISTENING_EVERY_S, InputStream, OutputStream, Process, tail
+from testbed.transcript import Transcript
 
 __all__ = ["Host", "HostFacts", "InputStream", "OutputStream", "Process"]
 
@@ -102,6 +103,7 @@ class Host:
         self.byte_order = facts.byte_order
         self.container = facts.container
         self.addresses = facts.addresses
+        self.transcript: Transcript | None = None  # what is run from now on is noted there
         self._connect = connect
         self._why = why
         self._find_pid = pid
@@ -157,9 +159,16 @@ class Host:
         directory or user, and :class:`LabError` when the host cannot run it or is gone.
         """
         order = _order(argv, environment, directory, user, files=("", "", "") if stdin else ("/dev/null", "", ""))
+        return self._run(order, stdin, timeout_s, self.transcript)
+
+    def _ask(self, argv: Sequence[Argument], *, stdin: bytes = b"", timeout_s: float | None = 60) -> Result:
+        """``run``, for what this class itself wants to know: no part of a transcript."""
+        return self._run(_order(argv, None, None, None, files=("", "", "") if stdin else ("/dev/null", "", "")), stdin, timeout_s, None)
+
+    def _run(self, order: Order, stdin: bytes, timeout_s: float | None, transcript: Transcript | None) -> Result:
         began = time.monotonic()
         short = len(stdin) <= INPUT_WINDOW
-        command = self._connection().start(order, stdin=stdin if short else None, collect=True)
+        command = self._connection().start(order, stdin=stdin if short else None, collect=True, transcript=transcript)
         deadline = Deadline(timeout_s)
         try:
             if not short:
@@ -203,7 +212,7 @@ class Host:
             name = f"{DETACHED_OUTPUT}/{uuid4().hex[:12]}"
             files = ("/dev/null", f"{name}.stdout", f"{name}.stderr")
         order = _order(argv, environment, directory, user, files=files, detached=detached, terminal=terminal)
-        return self._start(order)
+        return self._start(order, self.transcript)
 
     def read(self, path: str) -> bytes:
         """The content of a file. Raises :class:`InputError` when there is none that can be read."""
@@ -237,7 +246,7 @@ class Host:
         """Copy a file or directory of the host to the path ``local``. Modes are kept; a directory is merged into one
         that is there. Raises as ``put`` does."""
         remote = _absolute(remote)
-        found = self.run(["stat", "-L", "-c", "%a %F", "--", remote])
+        found = self._ask(["stat", "-L", "-c", "%a %F", "--", remote])
         if found.exit_code != 0:
             raise InputError(f"host {self.name}: {found.error_text.strip().removeprefix('stat: ')}")
         mode, kind = found.text.strip().split(maxsplit=1)
@@ -277,7 +286,7 @@ class Host:
 
         Raises :class:`InputError` for a state, protocol or address that is none.
         """
-        found = observe.sockets(self.run, self.name)
+        found = observe.sockets(self._ask, self.name)
         return observe.chosen(found, port=port, peer_port=peer_port, state=state, protocol=protocol, address=address)
 
     def listen_queue(self, port: int, *, address: IPv4Address | IPv6Address | str | None = None) -> ListenQueue:
@@ -288,7 +297,7 @@ class Host:
         """
         now = self.counters()
         return observe.listen_queue(
-            observe.sockets(self.run, self.name),
+            observe.sockets(self._ask, self.name),
             self.name,
             port,
             overflows=now["TcpExt.ListenOverflows"],
@@ -299,16 +308,16 @@ class Host:
     def counters(self) -> Counters:
         """All counters of its kernel and its interfaces at this moment: ``counters()["TcpExt.ListenOverflows"]``. The difference of
         two, ``later - earlier``, is what happened in between."""
-        return counters(self.run, self.name)
+        return counters(self._ask, self.name)
 
     @property
     def sysctl(self) -> Sysctls:
         """Its sysctls, to read and set: ``host.sysctl["net.core.somaxconn"] = 4``."""
-        return Sysctls(self.run, self.name, own_kernel=self.kind == "vm")
+        return Sysctls(self._ask, self.name, own_kernel=self.kind == "vm")
 
     def is_listening(self, port: int, *, protocol: Protocol = "tcp") -> bool:
         """Whether something listens on a TCP port, over IPv4 or IPv6, or is bound to a UDP port."""
-        return observe.is_listening(self.run, self.name, observe.check_port(port), protocol, own_kernel=self.kind == "vm")
+        return observe.is_listening(self._ask, self.name, observe.check_port(port), protocol, own_kernel=self.kind == "vm")
 
     def wait_listening(self, port: int, *, timeout_s: float = 60, protocol: Protocol = "tcp") -> None:
         """Wait until something listens on a TCP port, over IPv4 or IPv6, or is bound to a UDP port. For a command that was started here
@@ -343,9 +352,9 @@ class Host:
                 self._agent = Agent(self._connect(), self.name, why=self._why, realtime_shift=shift)
             return self._agent
 
-    def _start(self, order: Order) -> Process:
+    def _start(self, order: Order, transcript: Transcript | None = None) -> Process:
         began = time.monotonic()
-        command = self._connection().start(order)
+        command = self._connection().start(order, transcript=transcript)
         command.wait_started()
         return Process(self.name, command, order.argv, began, self.read, self._holders)
 
@@ -353,7 +362,7 @@ class Host:
         """Who holds the sockets that are listened on at a port, None when there is none; asked by a process."""
         if not self.is_listening(port, protocol=protocol):
             return None
-        return observe.holders(self.run, self.name, port, protocol, leader)
+        return observe.holders(self._ask, self.name, port, protocol, leader)
 
     def _copy(self, order: Order, path: str, write: Callable[[InputStream], object]) -> None:
         """Run a command that makes ``path`` of what ``write`` gives it as its standard input."""

@@ -27,8 +27,10 @@ from testbed.lock import lock
 from testbed.network import Address, Segment, device_name
 from testbed.plan import Existing, Settings, guest_from, segment_from_label
 from testbed.process import Deadline, wait_until
+from testbed.runs import Run
 
 LAB, ROLE, HOST, NETWORK, SETTINGS = "testbed.lab", "testbed.role", "testbed.host", "testbed.network", "testbed.settings"
+RUN = "testbed.run"  # the process whose lab this is, see testbed.runs
 SWITCH, HOST_ROLE = "switch", "host"
 READY, WAITING = b"init: ready", b"init: waiting"
 CUT_OFF = "cut off: the lab's switch does not run, or was started again, or has no links to it"
@@ -74,6 +76,14 @@ class Parts:
     @property
     def containers(self) -> list[Container]:
         return [*self.hosts.values(), *self.retired, *([self.switch] if self.switch else [])]
+
+    @property
+    def run(self) -> Run | None:
+        """The process that the lab is to end with; None for one that stays until it is taken down."""
+        parts: list[Container | DockerNetwork] = [*self.containers, *self.networks.values()]
+        labels = {one.labels[RUN] for one in parts if RUN in one.labels}
+        # Of several, or beside parts without one, the lab is not that run's alone.
+        return Run.parse(labels.pop()) if len(labels) == 1 and all(RUN in one.labels for one in parts) else None
 
     @property
     def segments(self) -> dict[str, Segment]:
@@ -321,7 +331,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 def down(engine: Engine, lab: str) -> Parts:
     """Remove everything of a lab that the engine has, whatever state it is in, and give what that was."""
-    with lock(lab) as held:
+    with lock(lab, engine.socket) as held:
         if held.interrupted:
             settle(engine, lab)
         parts = parts_of(engine, lab)
@@ -331,6 +341,20 @@ def down(engine: Engine, lab: str) -> Parts:
             engine.remove_network(network.id)
         held.done()
     return parts
+
+
+def abandoned(labs: Mapping[str, Parts]) -> list[str]:
+    """The labs whose run is over, so that nobody will take them down. Those of a boot before this one, or of another machine, count only
+    when all of their containers have ended: that is what a boot leaves of a lab."""
+
+    def is_abandoned(parts: Parts) -> bool:
+        run = parts.run
+        if run is None:
+            return False
+        ended = bool(parts.containers) and all(one.state == "exited" for one in parts.containers)
+        return ended if run.over is None else run.over
+
+    return [name for name, parts in labs.items() if is_abandoned(parts)]
 
 
 def settle(engine: Engine, lab: str) -> None:

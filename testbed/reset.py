@@ -27,7 +27,7 @@ def reset(lab: Lab, hosts: Iterable[str] | None = None) -> None:
     from the machine, and what was done in the switch.
     """
     chosen = {name: lab.host(name) for name in (lab.hosts if hosts is None else hosts)}
-    with lock(lab.name) as held:
+    with lock(lab.name, lab.engine.socket) as held:
         held.at_work()
         _reset(lab, chosen)
         held.done()

@@ -65,7 +65,7 @@ def down(lab: str | None, everything: bool) -> None:
     if (lab is None) != everything:
         raise InputError("which lab is to be removed?", hint="testbed down LAB, or testbed down --all; testbed status lists them")
     with engine() as its_engine:
-        known = {*labs.read_parts(its_engine), *lock.interrupted()}
+        known = {*labs.read_parts(its_engine), *lock.interrupted(its_engine.socket)}
         chosen = sorted(known) if everything else [lab_name(lab or "")]
         for one in chosen:
             if one not in known:

@@ -273,7 +273,7 @@ def test_a_reset_that_is_killed_is_mended_by_up(labs: Labs) -> None:
         for name in lab.hosts:  # as it is when it dies between the old links and the new ones
             lab.host(name).ask_for_reset("").wait_for_links()
             lab.own_switch.run(["ip", "link", "delete", lab.port(name, "lan")]).check()
-    with lock(path.stem) as held:
+    with lock(path.stem, lab.engine.socket) as held:
         held.at_work()
     run_testbed("up", path).check()
     with labs.lab(path) as lab:
