@@ -155,6 +155,21 @@ def test_a_lab_that_is_kept_is_used_again_and_changed(engine: Engine, labs: Labs
     assert not left(engine, file.stem)
 
 
+def test_the_lab_of_a_killed_program_is_nobodys(engine: Engine) -> None:
+    name = own_name()
+    program = f"""if True:
+        import os, signal
+        from testbed import Lab
+        with Lab.from_file("pair", name="{name}") as lab:
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert run_local([sys.executable, "-c", program], timeout_s=150).exit_code == 128 + signal.SIGKILL
+    before = parts_of(engine, name).hosts["server"].id
+    with Lab.from_file("pair", name=name) as lab:
+        assert lab.host("server").container != before
+    assert not left(engine, name)
+
+
 def test_attaching_changes_nothing(engine: Engine, labs: Labs) -> None:
     file = labs.file(PAIR)
     run_testbed("up", file).check()
