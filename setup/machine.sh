@@ -134,7 +134,7 @@ emulation_failed() {
 
 # only_root_may DO-WHAT: stops when we are not root.
 only_root_may() {
-    [ "$(id -u)" = 0 ] || stop "only root may $1. Run, then repeat:" "sudo ${here@Q}/setup/setup.sh machine"
+    [ "$(id -u)" = 0 ] || stop "only root may $1. Run, then repeat:" "${SETUP_AS_ROOT:-sudo ${here@Q}/setup/setup.sh machine}"
 }
 
 set_up_machine() {

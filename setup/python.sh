@@ -25,7 +25,7 @@ package_id() { sha256sum <"$here/pyproject.toml"; }
 
 # Importing a locked package also notices that the interpreter under .venv was replaced by another version.
 dependencies_are_there() {
-    [ "$(cat "$venv/testbed.lock" 2>/dev/null)" = "$(lock_id)" ] && "$venv/bin/python" -c 'import flit_core' 2>/dev/null
+    [ "$(cat "$venv/testbed.lock" 2>/dev/null)" = "$(lock_id)" ] && "$venv/bin/python" -c 'import hatchling' 2>/dev/null
 }
 
 package_is_there() {

@@ -9,7 +9,7 @@
 #   compose   docker-compose, for `make bench` only
 #
 # Without a name: python and machine. With --check, or SETUP=check in the environment, it only says what is missing.
-# PYTHON names the interpreter to use.
+# PYTHON names the interpreter to use, SETUP_AS_ROOT what root is to be told to run.
 #
 # Exit codes: 0 everything is there; 1 something is missing (--check); 2 it was called wrongly; 3 it could not go on.
 set -euo pipefail
@@ -17,6 +17,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # Tests put a made-up machine here: the files that are looked at, or written, outside the checkout.
 root=${SETUP_ROOT:-}
+PATH=$PATH:$root/usr/sbin:$root/sbin # of whoever is not root it often lacks these
 check=false
 missing=() # what --check found absent
 changed=false

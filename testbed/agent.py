@@ -18,6 +18,7 @@ from typing import Protocol
 
 from testbed.errors import DeadlineExceeded, InputError, LabError, TestbedError
 from testbed.process import Deadline
+from testbed.transcript import Entry, Transcript
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 MAGIC, VERSION = b"TESTBED\n", 2
@@ -53,6 +54,10 @@ class Kind(IntEnum):
     END = 13
     EXITED = 14
     ENVIRONMENT = 15
+    RESET = 16
+
+
+WAITING, DONE = 1, 2  # steps of a reset
 
 
 class Transport(Protocol):
@@ -110,8 +115,9 @@ class Command:
     Everything is guarded by ``changed``, which is notified of every change.
     """
 
-    def __init__(self, agent: Agent, number: int, order: Order, *, collect: bool, has_input: bool) -> None:
+    def __init__(self, agent: Agent, number: int, order: Order, *, collect: bool, has_input: bool, entry: Entry | None = None) -> None:
         self.order = order
+        self._entry = entry  # of a transcript
         self.changed = threading.Condition()
         self.pid = 0
         self.exit_code: int | None = None
@@ -229,6 +235,8 @@ class Command:
         with self.changed:
             if kind in (Kind.STDOUT, Kind.STDERR):
                 stream = STDOUT if kind == Kind.STDOUT else STDERR
+                if self._entry is not None:
+                    self._entry.wrote(stream, body)
                 if not self._discarded:
                     self._output[stream] += body
                 if self._collect:
@@ -243,8 +251,10 @@ class Command:
                 by_signal, value = body
                 shift = self._agent.realtime_shift if value >= REALTIME + self._agent.realtime_shift else 0
                 self.exit_code = 128 + value - shift if by_signal else value
+                self._note_end(f"exit code {self.exit_code}")
             elif kind == Kind.FAILED:
                 self.failure = _failure(self._agent.name, self.order, body[0], int.from_bytes(body[1:], "big"))
+                self._note_end(self.failure.message)
             else:
                 raise LabError(f"host {self._agent.name}: its agent sent a frame of kind {kind}")
             # A thread that collects only waits for the end: it need not run for every piece.
@@ -256,7 +266,12 @@ class Command:
         with self.changed:
             if not self.over:
                 self.failure = why
+                self._note_end(why.message)
             self.changed.notify_all()
+
+    def _note_end(self, how: str) -> None:
+        if self._entry is not None and not self._entry.ending:
+            self._entry.ending = how
 
     def _credit_for(self, stream: int, size: int) -> int:
         """Note that ``size`` bytes were used; what to credit now, as a frame for every small read would cost more than it gives."""
@@ -269,6 +284,52 @@ class Command:
     def _give(self, stream: int, credit: int) -> None:
         if credit and self.failure is None:
             self._agent.send(Kind.CREDIT, self._number, _CREDIT.pack(stream, credit))
+
+
+class Reset:
+    """A host that is being made new. ``step`` is the last one that it told of: 0, WAITING for its links, DONE."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.step = 0
+        self._agent = agent
+        self._changed = threading.Condition()
+        self._failure: TestbedError | None = None
+
+    def wait_for_links(self) -> None:
+        """Wait until its links are to be put in; raise why it does not come so far."""
+        self._wait(WAITING)
+
+    def wait_done(self) -> None:
+        """Wait until it is new; raise why it is not."""
+        self._wait(DONE)
+
+    def _wait(self, step: int) -> None:
+        with self._changed:
+            there = self._changed.wait_for(lambda: self.step >= step or self._failure is not None, ANSWER_S)
+        if self._failure is not None:
+            raise self._failure
+        if not there:
+            raise self._agent.silent()
+
+    @property
+    def done(self) -> bool:
+        return self.step == DONE
+
+    @property
+    def over(self) -> bool:
+        return self.done or self._failure is not None
+
+    def take_frame(self, kind: int, body: bytes) -> None:
+        if kind != Kind.RESET:
+            raise LabError(f"its agent answered a reset with a frame of kind {kind}")
+        with self._changed:
+            self.step = body[0]
+            self._changed.notify_all()
+
+    def fail(self, why: TestbedError) -> None:
+        with self._changed:
+            self._failure = self._failure or why
+            self._changed.notify_all()
 
 
 class Agent:
@@ -284,7 +345,7 @@ class Agent:
         self._why = why
         self._lock = threading.Lock()
         self._sending = threading.Lock()
-        self._commands: dict[int, Command] = {}
+        self._commands: dict[int, Command | Reset] = {}
         self._numbers = itertools.cycle(range(1, SESSION_IDS))  # one that comes again is long over
         self._complaints = b""
         self._gone: LabError | None = None
@@ -301,14 +362,15 @@ class Agent:
     def alive(self) -> bool:
         return self._gone is None
 
-    def start(self, order: Order, *, stdin: bytes | None = None, collect: bool = False) -> Command:
+    def start(self, order: Order, *, stdin: bytes | None = None, collect: bool = False, transcript: Transcript | None = None) -> Command:
         """Ask for a command, without waiting for it to run; with ``stdin`` (at most INPUT_WINDOW bytes) as all of its input."""
         body = order.packed(brief=collect)
+        entry = transcript.begin(order.argv, order.files[1:]) if transcript is not None else None
         with self._lock:
             if self._gone is not None:
                 raise self._gone
             number = next(self._numbers)
-            command = self._commands[number] = Command(self, number, order, collect=collect, has_input=stdin is None)
+            command = self._commands[number] = Command(self, number, order, collect=collect, has_input=stdin is None, entry=entry)
         frames = [_frame(Kind.START, number, body)]
         if stdin is not None:
             assert len(stdin) <= INPUT_WINDOW
@@ -316,6 +378,21 @@ class Agent:
             frames.append(_frame(Kind.STDIN_END, number))
         self._send(b"".join(frames))
         return command
+
+    def reset(self, hosts: str) -> Reset:
+        """Ask for the host to be made new, with ``hosts`` as its /etc/hosts. Whatever runs on it is over at once, for us too."""
+        with self._lock:
+            if self._gone is not None:
+                raise self._gone
+            commands = list(self._commands.values())
+            self._commands.clear()
+            number = next(self._numbers)
+            reset = self._commands[number] = Reset(self)
+        why = LabError(f"host {self.name} was reset, which ended what ran on it")
+        for command in commands:
+            command.fail(why)
+        self.send(Kind.RESET, number, hosts.encode())
+        return reset
 
     def send(self, kind: Kind, number: int, body: bytes | memoryview = b"") -> None:
         self._send(_frame(kind, number, body))

@@ -16,13 +16,13 @@ from testbed.architecture import EMULATED
 from testbed.errors import TestbedError
 from testbed.machine import BINFMT, Machine, architecture_name, text_of, tools_for
 from testbed.network import FREE_PREFIX, POOL, Taken, overlapping
+from testbed.shipped import as_root, setup_command
 from testbed.topology_values import CAPABILITIES
 
 LEAST_PYTHON = (3, 11)
 LEAST_API = (1, 41)
 LEAST_DISK = 2 * 10**9  # bytes, for images and the build of them
 LEAST_MEMORY = 512 * 10**6  # bytes
-MAKE_SETUP = "run: make setup"
 
 # What a Docker engine needs to make hosts, and hosts to be useful; everything else in the bounding set is a bonus.
 NEEDED_CAPABILITIES = (
@@ -105,7 +105,7 @@ def judge_binfmt(status: str | None, entry: str | None, architecture: str) -> st
 
 
 def binfmt_problem(root: Path = Path("/")) -> str:
-    """Why emulated s390x hosts cannot run on this machine, or nothing; the way out is `make setup`."""
+    """Why emulated s390x hosts cannot run on this machine, or nothing; the way out is setup."""
     directory = root / BINFMT
     return judge_binfmt(text_of(directory / "status"), text_of(directory / "qemu-s390x"), architecture_name())
 
@@ -137,9 +137,7 @@ def examine(machine: Machine, engine: Engine | TestbedError, taken: Sequence[Tak
 def _python(machine: Machine) -> Finding:
     least = ".".join(map(str, LEAST_PYTHON))
     found = ".".join(map(str, machine.python))
-    return _finding(
-        "Python", machine.python[:2] >= LEAST_PYTHON, found, f"install Python {least} or newer, then: PYTHON=python{least} make setup"
-    )
+    return _finding("Python", machine.python[:2] >= LEAST_PYTHON, found, f"install Python {least} or newer, and testbed with it")
 
 
 def _supported(machine: Machine) -> Finding:
@@ -149,7 +147,7 @@ def _supported(machine: Machine) -> Finding:
 
 def _engine(engine: Engine | TestbedError) -> list[Finding]:
     if isinstance(engine, TestbedError):
-        return [Finding("engine", False, engine.message, engine.hint or MAKE_SETUP)]
+        return [Finding("engine", False, engine.message, engine.hint or f"run: {setup_command()}")]
     api = tuple(int(part) for part in engine.api_version.split("."))
     least = ".".join(map(str, LEAST_API))
     driver = f"storage driver {engine.storage_driver}" + (
@@ -164,7 +162,7 @@ def _engine(engine: Engine | TestbedError) -> list[Finding]:
 def _emulation(machine: Machine) -> Finding:
     problem = judge_binfmt(machine.binfmt_status, machine.binfmt_entry, machine.architecture)
     if problem:
-        return Finding("s390x emulation", False, problem, MAKE_SETUP)
+        return Finding("s390x emulation", False, problem, f"run: {setup_command()}")
     if machine.binfmt_entry is None:
         return Finding("s390x emulation", True, "not needed: this machine is an s390x")
     entry = parse_binfmt(machine.binfmt_entry)
@@ -199,7 +197,7 @@ _FEATURES = (
 def _kernel(machine: Machine) -> list[Finding]:
     features = machine.features
     if features is None:
-        findings = [Finding("kernel features", True, "not tried: only root may, and the engine's networks will show it")]
+        findings = [Finding("kernel features", True, "not tried: only root may, and a lab will show it")]
     else:
         findings = [
             _finding(name, word in features, "there" if word in features else f"absent: {without}", f"boot a kernel with {option}")
@@ -224,7 +222,7 @@ def _guests(machine: Machine) -> list[Finding]:
     """What hosts with a kernel of their own need, and what would make them faster."""
     tun = "there" if machine.tun else "/dev/net/tun is absent: no host with a kernel of its own (kind: vm) can be on a network"
     if not machine.kvm:
-        found = "absent: hosts with a kernel of their own are emulated, which testbed is made for"
+        found = "absent, or not for this user: hosts with a kernel of their own are emulated, which testbed is made for"
     elif machine.kvm_failure:
         found = f"there, but a guest failed on it, so guests are emulated: {machine.kvm_failure}"
     else:
@@ -237,16 +235,15 @@ def _guests(machine: Machine) -> list[Finding]:
 
 def _tools(machine: Machine) -> Iterable[Finding]:
     """Images are built on this machine, wherever the engine is."""
-    if not machine.root:
-        yield Finding(
-            "root",
-            False,
-            "you are not root, and only root can build host images",
-            "build them once with: sudo .venv/bin/testbed images build",
-        )
+    if machine.root or machine.features is not None:
+        how = "you are root" if machine.root else "you are not root, and may make user namespaces"
+        yield Finding("rights to build", True, f"{how}: host images can be built")
+    else:
+        lack = "you are not root, and this machine lets nobody else make namespaces, in which host images are built"
+        yield Finding("rights to build", False, lack, f"have root build them: {as_root('images build')}")
     for tool, purpose in tools_for(machine.architecture).items():
         there = tool in machine.tools
-        yield _finding(tool, there, "there" if there else f"not on this machine: {purpose}", MAKE_SETUP)
+        yield _finding(tool, there, "there" if there else f"not on this machine: {purpose}", f"run: {setup_command()}")
 
 
 def _addresses(taken: Sequence[Taken]) -> Finding:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from docker.utils import kwargs_from_env
 from testbed import image_archive
 from testbed.errors import EngineError, SubnetTaken
 from testbed.exec_stream import FRAME, STDERR, STDOUT, ExecStream
+from testbed.shipped import setup_command
 
 __all__ = ["STDERR", "STDOUT", "Container", "ContainerSpec", "ContainerState", "DockerNetwork", "Engine", "EngineInfo", "ExecStream"]
 
@@ -80,6 +82,7 @@ class ContainerSpec:
     cpus: float | None = None
     pid_mode: str | None = None
     devices: Sequence[str] = ()  # of the machine, under the same names
+    mounts: bool = False  # its first process mounts file systems, which Docker's AppArmor profile forbids everybody
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,11 @@ class Engine:
         """Whether the engine runs on this machine."""
         return urlsplit(self.address).scheme in ("unix", "http+unix")
 
+    @property
+    def socket(self) -> Path | None:
+        """Where it is reached on this machine; None when it is on another one."""
+        return Path(urlsplit(self.address).path) if self.local else None
+
     def close(self) -> None:
         self._client.close()
 
@@ -170,6 +178,7 @@ class Engine:
             nano_cpus=None if spec.cpus is None else int(spec.cpus * 1e9),
             pid_mode=spec.pid_mode,
             devices=list(spec.devices),
+            security_opt=["apparmor=unconfined"] if spec.mounts else None,
             log_config={"type": "json-file", "config": {"max-size": "16m", "max-file": "2"}},
         )
         host_config["ReadonlyPaths"] = READ_ONLY_PATHS
@@ -455,4 +464,4 @@ def _cause(error: BaseException) -> str:
 def _way_out(error: BaseException) -> str:
     if "Permission denied" in str(error):
         return "be in the group of the engine's socket: sudo usermod -aG docker $USER, then log in again"
-    return "start it with: make setup (or name another one in DOCKER_HOST); testbed doctor tells more"
+    return f"start it with: {setup_command()} (or name another one in DOCKER_HOST); testbed doctor tells more"

@@ -21,7 +21,8 @@ class ExecStream:
     """
 
     def __init__(self, connection: Any) -> None:
-        self._response = connection  # keeps the socket's owner alive
+        self._connection = connection
+        self._answer = getattr(connection, "_response", None)  # of HTTP, which docker-py keeps there, as it owns the socket
         self._socket: socket.socket = getattr(connection, "_sock", connection)
         self._socket.settimeout(None)  # a command may be silent for as long as it likes
 
@@ -59,5 +60,8 @@ class ExecStream:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it was closed, or the other side was quicker
+        # Before what it reads from: else Python complains, from 3.13 on aloud, when it goes.
+        if self._answer is not None:
+            self._answer.close()
         self._socket.close()
-        self._response.close()
+        self._connection.close()

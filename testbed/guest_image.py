@@ -44,7 +44,7 @@ RELEASE="${SUITE%-backports}"
 shift 3
 mkdir /tmp/kernel
 fetch() {
-    mmdebstrap --mode=root --variant=custom --skip=check/qemu --architectures="$ARCHITECTURE" --format=null \\
+    mmdebstrap --mode=root --variant=custom --skip=check/qemu,chroot/mount --architectures="$ARCHITECTURE" --format=null \\
     --setup-hook='sed -i "/-updates /d; /-security /d" "$1/etc/apt/sources.list"
         test "$SUITE" = "${SUITE%-backports}" ||
             sed -i -n "p; s/ ${SUITE%-backports} / $SUITE /p" "$1/etc/apt/sources.list"' \\

@@ -9,36 +9,17 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from testbed import sysctls
 from testbed.engine import ContainerSpec
 from testbed.errors import EngineError, InputError, LabError, TestbedError
 from testbed.guest import FILES
+from testbed.host import OWN_CAPABILITIES, own_capabilities
 from testbed.lab import HOST, HOST_ROLE, LAB, ROLE, SETTINGS, container_name
 from testbed.plan import Settings, guest_from, init_arguments, names_for, to_label
 
 _INIT_ERROR = re.compile(rb"init: (sysctl|route|address) (.*)")
 _RUNC_SYSCTL = re.compile(r"/proc/sys/([\w/.-]+): (.*)")
-# What the kernel says of a sysctl (proc_sys_call_handler and the handler behind it), in words: reason, way out.
-_OWN_KERNEL = "kind: vm, a host with a kernel of its own, will take it"
-_DOCUMENTATION = "the kernel's Documentation/networking/ip-sysctl.rst tells which values there are"
-_SYSCTL_REASONS = {
-    "ENOENT": (
-        "the kernel has no such sysctl in a network namespace",
-        f"see `sysctl -a` on a host; if it is the whole kernel's: {_OWN_KERNEL}",
-    ),
-    "EACCES": ("it is not per network namespace, so a container cannot have its own", _OWN_KERNEL),
-    "EROFS": ("it is not per network namespace, so a container cannot have its own", _OWN_KERNEL),
-    "EPERM": ("the kernel does not let a container set it", _OWN_KERNEL),
-    "EINVAL": ("the kernel refuses the value", _DOCUMENTATION),
-    "ERANGE": ("the value is out of range", _DOCUMENTATION),
-}
-# And where the kernel is the host's own, from the Debian suite that stands for {}.
-_SYSCTL_REASONS_OF_GUESTS = {
-    **_SYSCTL_REASONS,
-    "ENOENT": ("{}'s kernel has no such sysctl", "see `sysctl -a` on a host with that kernel; `kernel:` chooses another"),
-    **dict.fromkeys(("EACCES", "EROFS", "EPERM"), ("{}'s kernel does not let anybody set it", _DOCUMENTATION)),
-}
-
-
+INIT = "/usr/lib/testbed/init"
 RESOLVER = "/etc/resolv.conf"
 
 
@@ -49,10 +30,11 @@ def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Setti
     return ContainerSpec(
         name=container_name(lab, name),
         image=settings["image"],
-        argv=guest.runner_arguments("run", init) if guest else init,
+        argv=guest.runner_arguments("run", init) if guest else ["--own", own_capabilities(settings["capabilities"]), *init],
         labels={LAB: lab, ROLE: HOST_ROLE, HOST: name, SETTINGS: to_label(settings)},
         hostname=name,
-        capabilities=settings["capabilities"],
+        capabilities=settings["capabilities"] if guest else sorted({*settings["capabilities"], *OWN_CAPABILITIES}),
+        mounts=not guest,
         environment=settings["environment"],
         # Those of the IPC namespace; the network's are set by the host's first process.
         sysctls={one: value for one, value in settings["sysctls"].items() if not one.startswith("net.") and not guest},
@@ -105,9 +87,7 @@ def why_not_started(name: str, error: EngineError, settings: Settings) -> Testbe
     if found is None:
         return error
     sysctl = found[1].replace("/", ".")
-    words, way_out = _SYSCTL_REASONS.get(
-        "EINVAL" if "invalid argument" in found[2] else "", (f"the kernel did not take it: {found[2]}", "")
-    )
+    words, way_out = sysctls.why_refused(sysctl, "EINVAL" if "invalid argument" in found[2] else found[2])
     return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
 
 
@@ -120,9 +100,7 @@ def why_init_ended(name: str, wrote: bytes, settings: Settings) -> TestbedError:
     if what == "sysctl":
         sysctl, _, reason = said.partition(": ")
         guest = guest_from(settings)
-        reasons = _SYSCTL_REASONS_OF_GUESTS if guest else _SYSCTL_REASONS
-        words, way_out = reasons.get(reason, (f"the kernel did not take it: {reason}", ""))
-        words = words.format(guest.kernel) if guest and reason in reasons else words
+        words, way_out = sysctls.why_refused(sysctl, reason, whose=guest.kernel if guest else "")
         return InputError(f"host '{name}': sysctl {sysctl} = {settings['sysctls'].get(sysctl, '?')}: {words}", hint=way_out)
     return LabError(f"host '{name}': {what} {said}")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from testbed import architecture as architectures
+from testbed import shipped
 from testbed.architecture import Architecture
 from testbed.errors import ImageError, TestbedError
 
@@ -82,12 +83,8 @@ class Plan:
 
 
 def directory() -> Path:
-    """images/, wherever it is: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).resolve().parent
-    for candidate in (package.parent / "images", package / "images"):
-        if (candidate / "Makefile").is_file():
-            return candidate
-    raise ImageError("the folder images/ is not there", hint="reinstall testbed, or run it from a complete checkout")
+    """images/, wherever it is. Raises :class:`LabError` when testbed is not complete."""
+    return shipped.folder("images")
 
 
 @cache

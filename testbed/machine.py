@@ -15,6 +15,7 @@ from testbed import architecture as architectures
 from testbed import kvm
 from testbed.architecture import EMULATED
 from testbed.errors import LabError
+from testbed.process import search_path
 
 BINFMT = Path("proc/sys/fs/binfmt_misc")
 
@@ -88,7 +89,7 @@ def read_machine(
         ipv6=(root / "proc/net/if_inet6").exists(),
         bridge_firewall=_stripped(root / "proc/sys/net/bridge/bridge-nf-call-iptables"),
         somaxconn=_stripped(root / "proc/sys/net/core/somaxconn"),
-        tools=frozenset(tool for tool in tools_for(architecture) if shutil.which(tool)),
+        tools=frozenset(tool for tool in tools_for(architecture) if shutil.which(tool, path=search_path())),
         disk_free=_disk_free(root / data_directory.lstrip("/")),
         tun=(root / "dev/net/tun").exists(),
         kvm=kvm.creates(),
@@ -98,14 +99,13 @@ def read_machine(
 
 def probe_kernel() -> frozenset[str] | None:
     """What this kernel can do, tried in a network namespace of its own; None when this user may not make one."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    command = ["unshare", *user, "--net", "sh", "-c", PROBE]
     try:
-        tried = subprocess.run(
-            ["unshare", "--net", "sh", "-c", PROBE], capture_output=True, text=True, timeout=30, env={"PATH": path}, check=False
-        )
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=30, env={"PATH": search_path()}, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if "Operation not permitted" in tried.stderr and "unshare" in tried.stderr:
+    if tried.stderr.startswith("unshare: "):
         return None
     return frozenset(tried.stdout.split())
 

@@ -33,6 +33,17 @@ FREE_PREFIX, FREE_PREFIX6 = 24, 64
 DEVICE_NAME_SIZE = 15  # IFNAMSIZ - 1
 
 
+@dataclass(frozen=True, order=True)
+class Endpoint:
+    """One end of a conversation: an address and a TCP or UDP port."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
 @dataclass(frozen=True)
 class Taken:
     """A subnet that something else has; ``by`` names it in words."""

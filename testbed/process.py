@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from testbed.errors import CommandFailed, DeadlineExceeded, LabError
+from testbed.shipped import setup_command
 
 T = TypeVar("T")
 
@@ -80,6 +82,11 @@ def wait_until(condition: Callable[[], T | None], *, timeout_s: float, what: str
         time.sleep(min(every_s, deadline.left_s or 0.0))
 
 
+def search_path() -> str:
+    """Where programs of this machine are, also those for root: other users' PATH often lacks their folders."""
+    return ":".join(filter(None, (os.environ.get("PATH"), "/usr/sbin", "/sbin")))
+
+
 def run_local(
     argv: Sequence[str],
     *,
@@ -93,7 +100,7 @@ def run_local(
     try:
         done = subprocess.run(argv, input=stdin, capture_output=True, timeout=timeout_s, env=environment, cwd=directory, check=False)
     except FileNotFoundError as error:
-        raise LabError(f"'{argv[0]}' is not on this machine", hint="run: make setup") from error
+        raise LabError(f"'{argv[0]}' is not on this machine", hint=f"run: {setup_command()}") from error
     except subprocess.TimeoutExpired as error:
         raise DeadlineExceeded(f"'{' '.join(argv)}'", error.timeout) from error
     code = done.returncode if done.returncode >= 0 else 128 - done.returncode

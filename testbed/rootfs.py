@@ -12,6 +12,7 @@ import marshal
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -31,9 +32,12 @@ from testbed.architecture import Architecture
 from testbed.errors import ImageError
 from testbed.native_tools import DIRECTORY as NATIVE_TOOLS
 from testbed.native_tools import File, chosen, is_candidate
+from testbed.process import search_path
+from testbed.shipped import as_root, setup_command
 
 MIRROR_VARIABLE = "TESTBED_DEBIAN_MIRROR"
-MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
+# Packages are unpacked and not configured, so nothing runs in what is made that would need /proc and /dev there.
+UNPACK = ("--mode=root", "--variant=extract", "--skip=chroot/mount", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr")
 OWN_PROGRAMS = "./usr/lib/testbed"  # init and the agent, which are always the machine's own
 # Only the Python that runs this can make bytecode of its own version; a host's Python of another one goes without.
 MODULES = f"./usr/lib/python{sys.version_info.major}.{sys.version_info.minor}/"
@@ -53,9 +57,11 @@ done > "$1/var/lib/dpkg/status"
 # What each tool runs in. /tmp becomes a tmpfs that nobody else sees; --pdeathsig and --kill-child pass the death of
 # this process on to the whole PID namespace, and when its last process is gone the kernel takes the tmpfs away.
 # The session of its own keeps signals inside: an mmdebstrap that fails sends SIGHUP to its process group.
+# Whoever is not root is so in a user namespace that knows no other user; files that would belong to others belong to root.
 ISOLATED = (
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    *(("--user", "--map-root-user") if os.geteuid() != 0 else ()),
     *("sh", "-c", 'mount -t tmpfs -o mode=1777 testbed /tmp && cd /tmp && export TMPDIR=/tmp HOME=/tmp && exec setsid "$@"', "sh"),
 )
 
@@ -162,7 +168,7 @@ class Tool:
         self.doing = doing
         self._on_line = on_line
         self._last_lines: deque[str] = deque(maxlen=12)
-        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+        environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": search_path(), "TAR_OPTIONS": "--no-same-owner"}
         with os.fdopen(os.memfd_create("stdin"), "w+b") as given:
             given.write(stdin)
             given.seek(0)
@@ -218,7 +224,7 @@ def _hint_for(output: str) -> str:
         mirror = os.environ.get(MIRROR_VARIABLE, "that mmdebstrap takes by itself")
         return f"is the Debian mirror {mirror} reachable? {MIRROR_VARIABLE}=URL names another one"
     if "unshare" in output and os.geteuid() != 0:
-        return "building images needs root, for namespaces and for the files' owners"
+        return f"this machine lets only root make namespaces. Build the images as root: {as_root('images build')}"
     return ""
 
 
@@ -274,7 +280,7 @@ def unpacking(packages: Iterable[str], suite: str, architecture: Architecture, *
     """The command that writes ``packages`` and what they depend on, unpacked, as a tar. Raises :class:`ImageError` when it is absent."""
     _require("mmdebstrap", "mmdebstrap")
     return [
-        *("mmdebstrap", "--mode=root", "--variant=extract", f"--hook-dir={MERGED_USR}", f"--architectures={architecture.name}", *options),
+        *("mmdebstrap", *UNPACK, f"--architectures={architecture.name}", *options),
         *(f"--include={','.join(packages)}", "--format=tar", suite, "-", *apt_sources(suite)),
     ]
 
@@ -319,11 +325,13 @@ def kept(tar: tarfile.TarFile, recipe: Recipe, on_member: Callable[[tarfile.TarI
     """The members of ``tar`` that the recipe keeps, as the bytes of a new tar without its end; ``on_member`` is told of each.
 
     Python modules get their bytecode, which dpkg would have made: it is the same for all architectures, and without it
-    an emulated host spends two seconds on its first ``import socket``.
+    an emulated host spends two seconds on its first ``import socket``. Everything belongs to root, whoever makes it.
     """
     for member in tar:
         if not recipe.keeps(member.name):
             continue
+        member.uid = member.gid = 0
+        member.mode &= ~stat.S_ISGID  # which lends the rights of a group that it now is not of
         yield member.tobuf(tarfile.PAX_FORMAT)
         content = content_of(tar, member) if member.isreg() else b""
         on_member(member, content)
@@ -409,5 +417,5 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
 
 
 def _require(command: str, package: str) -> None:
-    if shutil.which(command) is None:
-        raise ImageError(f"{command} is not on this machine", hint=f"run: make setup (or: apt-get install {package})")
+    if shutil.which(command, path=search_path()) is None:
+        raise ImageError(f"{command} is not on this machine", hint=f"run: {setup_command()} (or: apt-get install {package})")

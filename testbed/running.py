@@ -10,9 +10,11 @@ from types import TracebackType
 
 from testbed.agent import DATA_MOST, OUTPUT_WINDOW, STDERR, STDOUT, Command, cut
 from testbed.errors import DeadlineExceeded, InputError, LabError
+from testbed.observe import Holders, Protocol, check_port
 from testbed.process import Deadline, Result, wait_until
 
 DEATH_S = 5.0  # a process that was sent SIGKILL is gone by then, or its host is
+LISTENING_EVERY_S = 0.01  # from one look at who listens to the next, which takes some milliseconds itself
 
 
 class InputStream:
@@ -128,12 +130,21 @@ class Process:
     terminal all output is ``stdout``, and closing ``stdin`` types Ctrl-D.
     """
 
-    def __init__(self, host: str, command: Command, argv: tuple[str, ...], began: float, read: Callable[[str], bytes]) -> None:
+    def __init__(
+        self,
+        host: str,
+        command: Command,
+        argv: tuple[str, ...],
+        began: float,
+        read: Callable[[str], bytes],
+        holders: Callable[[int, Protocol, int], Holders | None],
+    ) -> None:
         self.argv = argv
         self.pid = command.pid
         self.detached = command.order.detached
         self.output_files = command.order.files[1:] if self.detached else None
         self._read = read  # a file of the host
+        self._holders = holders  # of a port of the host
         self._command = command
         self._began = began
         where = self._where = f"'{' '.join(argv)}' on host {host}"
@@ -196,6 +207,34 @@ class Process:
             if not command.wait(self._has_more, deadline):
                 raise DeadlineExceeded(what, timeout_s or 0, hint=self._tail())
 
+    def wait_listening(self, port: int, *, timeout_s: float | None = 60, protocol: Protocol = "tcp") -> None:
+        """Wait until it listens on a TCP port, over IPv4 or IPv6, or is bound to a UDP port.
+
+        It, or what it started: the socket is held by a process of its group or session, or by a descendant. A socket of somebody else
+        on that port is not enough. Where nobody can be told to hold it (it belongs to a process of another user), any is.
+
+        Raises :class:`LabError` at once when the command ends before, with the end of its output, and
+        :class:`DeadlineExceeded`.
+        """
+        deadline, command = Deadline(timeout_s), self._command
+        listens = f"listen on {protocol.upper()} port {check_port(port)}"
+        others = ""
+        while True:
+            ended, last = self._has_ended(), deadline.passed  # asked first: what is seen then is no remains of it
+            if ended and command.failure is not None:
+                raise command.failure
+            if ended:
+                message = f"{self._where} ended with exit code {command.exit_code}, and did not {listens}"
+                raise LabError(message, hint=others + self._tail())
+            if holders := self._holders(port, protocol, self.pid):
+                if holders.ours:
+                    return
+                others = f"that port is held by {holders.named}\n  "
+            if last:
+                raise DeadlineExceeded(f"{self._where} to {listens}", timeout_s or 0, hint=others + self._tail())
+            left_s = deadline.left_s
+            command.wait(self._has_ended, Deadline(LISTENING_EVERY_S if left_s is None else min(LISTENING_EVERY_S, left_s)))
+
     def send_signal(self, number: int) -> None:
         """Send a signal to its whole process group; if it has ended, nothing happens."""
         if not 1 <= number <= 64:
@@ -227,6 +266,9 @@ class Process:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _has_ended(self) -> bool:
+        return self._command.exit_code is not None or self._command.failure is not None
 
     def _has_more(self) -> bool:
         command = self._command

@@ -1,19 +1,40 @@
-"""The topologies that come with testbed, and which file a name on the command line means."""
+"""What comes with testbed besides the package: images/, setup/, topologies/. In a checkout they are beside it, when installed inside it."""
 
 from __future__ import annotations
 
+import shlex
+import sys
+from functools import cache
 from pathlib import Path
 
-from testbed.errors import TopologyError, UnknownName
+from testbed.errors import LabError, UnknownName
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+@cache
+def folder(name: str) -> Path:
+    """The folder called ``name``: images, setup or topologies. Raises :class:`LabError` when testbed is not complete."""
+    # Inside first: beside an installed package is whatever else is installed.
+    for candidate in (PACKAGE / name, PACKAGE.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise LabError(f"the folder {name}/ is not there", hint="reinstall testbed, or run it from a complete checkout")
+
+
+def setup_command() -> str:
+    """What a user runs to bring what this machine lacks."""
+    return "testbed setup" if (PACKAGE / "setup").is_dir() else "make setup"
+
+
+def as_root(verb: str) -> str:
+    """What a user types to run a verb of this testbed as root."""
+    return f"sudo {shlex.quote(sys.executable)} -m testbed {verb}"
 
 
 def directory() -> Path:
-    """topologies/, wherever it is: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).resolve().parent
-    for candidate in (package.parent / "topologies", package / "topologies"):
-        if candidate.is_dir():
-            return candidate
-    raise TopologyError("the folder topologies/ is not there", hint="reinstall testbed, or run it from a complete checkout")
+    """topologies/, wherever it is."""
+    return folder("topologies")
 
 
 def names() -> list[str]:

@@ -17,6 +17,32 @@ from testbed.errors import InputError, did_you_mean
 
 WAY_OUT = "kind: vm, a host with a kernel of its own, will take it"
 
+# What the kernel says of a sysctl (proc_sys_call_handler and the handler behind it), in words: reason, way out.
+_DOCUMENTATION = "the kernel's Documentation/networking/ip-sysctl.rst tells which values there are"
+_REASONS = {
+    "ENOENT": (
+        "the kernel has no such sysctl in a network namespace",
+        f"see `sysctl -a` on a host; if it is the whole kernel's: {WAY_OUT}",
+    ),
+    "EACCES": ("it is not per network namespace, so a container cannot have its own", WAY_OUT),
+    "EROFS": ("it is not per network namespace, so a container cannot have its own", WAY_OUT),
+    "EPERM": ("the kernel does not let a container set it", WAY_OUT),
+    "EINVAL": ("the kernel refuses the value", _DOCUMENTATION),
+    "ERANGE": ("the value is out of range", _DOCUMENTATION),
+}
+# And where the kernel is the host's own.
+_REASONS_OF_GUESTS = {
+    **_REASONS,
+    "ENOENT": ("{}'s kernel has no such sysctl", "see `sysctl -a` on a host with that kernel; `kernel:` chooses another"),
+    **dict.fromkeys(("EACCES", "EROFS", "EPERM"), ("{}'s kernel does not let anybody set it", _DOCUMENTATION)),
+}
+
+# Whose values are names of something that the kernel may not have: ENOENT is about the value.
+_NAMES_OF_OTHERS = {
+    "net.ipv4.tcp_congestion_control": "the sysctl net.ipv4.tcp_available_congestion_control lists what there is",
+    "net.core.default_qdisc": "a queueing discipline of the host's kernel, like fq_codel",
+}
+
 LONGEST_NAME = 200
 LONGEST_VALUE = 4000  # one page, which is what the kernel reads at once, less what is around it
 NAME_PATTERN = r"^[a-z][a-z0-9_-]*(\.[A-Za-z0-9_-]+)+$"
@@ -208,6 +234,15 @@ def check_name(name: object, *, own_kernel: bool = False) -> str:
         _refuse_the_machines(text)
     _check_that_it_is_one(text)
     return text
+
+
+def why_refused(name: str, reason: str, *, whose: str = "") -> tuple[str, str]:
+    """Why the kernel did not take a sysctl, in words, and the way out. ``reason`` is the errno's name, or whatever was said;
+    ``whose`` kernel it is, where that is the host's own."""
+    if name in _NAMES_OF_OTHERS and reason == "ENOENT":
+        return "the kernel has nothing of that name", _NAMES_OF_OTHERS[name]
+    words, way_out = (_REASONS_OF_GUESTS if whose else _REASONS).get(reason, ("", ""))
+    return (words.format(whose), way_out) if words else (f"the kernel did not take it: {reason}", "")
 
 
 def _check_form(name: object) -> str:

@@ -1,21 +1,23 @@
 """A topology: networks and the hosts on them, as a frozen model that is right in itself.
 
-    Topology.build({"name": "pair", "networks": {"lan": {}}, "hosts": {"client": {}, "server": {}}})
+    Topology(name="pair", networks={"lan": Network()}, hosts={"client": Host(), "server": Host(kind="emulated")})
+    Topology.build({"name": "pair", "networks": {"lan": {}}, "hosts": {"client": {}, "server": {"kind": "emulated"}}})
 
-builds one from plain data and raises :class:`TopologyError` with every problem in it. The constructors run the same
-checks, but raise pydantic's own ValidationError. Nothing here touches the engine or the file system; files are read by
-``topology_file``, which adds positions, ``defaults:`` and ``count:``.
+build the same one, from its parts and from plain data; both raise :class:`TopologyError` with every problem in it. Nothing
+here touches the engine or the file system; files are read by ``topology_file``, which adds positions, ``defaults:`` and
+``count:``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 
-from testbed.errors import UnknownName, did_you_mean
+from testbed import topology_parts
+from testbed.errors import InputError, UnknownName, did_you_mean
 from testbed.topology_parts import (
     MOST_NETWORKS,
     ArchitectureName,
@@ -31,7 +33,7 @@ from testbed.topology_parts import (
     Route,
 )
 from testbed.topology_problems import Problem, Step, as_pydantic, problems_of, topology_error
-from testbed.topology_values import DEFAULT_CAPABILITIES, last_address, misplaced, shown
+from testbed.topology_values import DEFAULT_CAPABILITIES, last_address, misplaced, read_host_name, read_network_name, shown
 
 __all__ = [
     "DEFAULT_CAPABILITIES",
@@ -62,13 +64,23 @@ class Topology(Part):
     networks: dict[str, Network]
     hosts: dict[str, Host]
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, *, name: str, description: str = "", networks: Mapping[str, Network | None], hosts: Mapping[str, Host | None]
+        ) -> None: ...
+
+    @classmethod
+    def _keys_at(cls, path: tuple[Step, ...]) -> set[str]:
+        return keys_at(path) - {"count", "defaults"}  # a file's alone
+
     @classmethod
     def build(cls, data: Mapping[str, Any]) -> Topology:
         """A topology from plain data, in which a network's or host's name may be its key alone. Raises :class:`TopologyError`."""
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise topology_error(problems_of(error, keys_at)) from None
+            raise topology_error(problems_of(error, cls._keys_at)) from None
 
     def host(self, name: str) -> Host:
         """The host called ``name``, or :class:`UnknownName`."""
@@ -88,16 +100,27 @@ class Topology(Part):
 
     @field_validator("networks", "hosts", mode="before")
     @classmethod
-    def _names_are_keys(cls, value: Any) -> Any:
+    def _names_are_keys(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, Mapping):
             raise as_pydantic([Problem((), "this is not a mapping", "a name and a colon, one a line, with what it has indented below")])
+        part, read = (Network, read_network_name) if info.field_name == "networks" else (Host, read_host_name)
         named: dict[Any, Any] = {}
         problems = []
         for key, one in value.items():
             name = one.get("name") if isinstance(one, Mapping) else getattr(one, "name", None)
-            if name is not None and name != key:
+            if isinstance(one, Part) and not isinstance(one, part):
+                article = "an" if type(one).__name__[0] in "AEIO" else "a"
+                problems.append(Problem((key,), f"{article} {type(one).__name__} stands here", f"a {part.__name__} belongs here"))
+            elif isinstance(one, Network | Host) and not one.name:
+                # A part that was made in Python is right in itself, and only now learns how it is called.
+                try:
+                    named[key] = one.model_copy(update={"name": read(key)})
+                except InputError as error:
+                    problems.append(Problem((key,), error.message, error.hint, on_key=True))
+            elif name is not None and name != key:
                 problems.append(Problem((key,), f"{shown(name)} stands under the key {shown(key)}"))
-            named[key] = {**one, "name": key} if isinstance(one, Mapping) else {"name": key} if one is None else one
+            else:
+                named[key] = {**one, "name": key} if isinstance(one, Mapping) else {"name": key} if one is None else one
         if problems:
             raise as_pydantic(problems)
         return named
@@ -251,23 +274,5 @@ def _destination(text: str) -> IPv4Network | IPv6Network | None:
 
 
 def keys_at(path: tuple[Step, ...]) -> set[str]:
-    """The keys that may stand at a path: what an error offers."""
-    match path:
-        case ():
-            return {*Topology.model_fields, "defaults"}
-        case ("networks", _):
-            return set(Network.model_fields) - {"name"}
-        case ("hosts" | "defaults", *_, "networks", _):
-            return set(Attachment.model_fields)
-        case ("hosts", _):
-            return (set(Host.model_fields) - {"name"}) | {"count"}
-        case ("defaults",):
-            return set(Host.model_fields) - {"name"}
-        case (*_, "files", _):
-            return set(File.model_fields)
-        case (*_, "routes", int()):
-            return set(Route.model_fields)
-        case (*_, "ready"):
-            return set(Ready.model_fields)
-        case _:
-            return set()
+    """The keys that may stand at a path of a topology file."""
+    return topology_parts.keys_at(path) if path else {*Topology.model_fields, "defaults"}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from testbed import guest, sysctls
 from testbed import topology_values as values
 from testbed.errors import InputError
 from testbed.guest import DEFAULT_KERNEL, MODELS
-from testbed.topology_problems import Problem, as_pydantic, reader
+from testbed.topology_problems import Problem, Step, as_pydantic, problems_of, reader, topology_error
 from testbed.topology_values import DEFAULT_CAPABILITIES
 
 Kind = Literal["native", "emulated", "vm"]
@@ -36,9 +36,31 @@ Address6 = Annotated[IPv6Address, reader(values.read_address6)]
 
 
 class Part(BaseModel):
-    """What all parts share. A key whose value is nothing counts as not written, so that its default holds."""
+    """What all parts share. A key whose value is nothing counts as not written, so that its default holds.
+
+    A constructor takes what may stand in a file, and raises :class:`TopologyError` with every problem, as a file does. (Its type is
+    written in each class, for type checkers, since a field takes more than it holds: "64M" for a number of bytes.)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    PLACE: ClassVar[tuple[Step, ...]] = ()
+    """Where in a topology such a part stands."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, /, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise topology_error(problems_of(error, self._keys_at)) from None
+
+        # So pydantic makes the parts inside another one without calling it, and collects their problems.
+        __init__.__pydantic_base_init__ = True
+
+    @classmethod
+    def _keys_at(cls, path: tuple[Step, ...]) -> set[str]:
+        """The keys that may stand at a path inside this part."""
+        return keys_at((*cls.PLACE, *path)) if path else set(cls.model_fields)
 
     @model_validator(mode="before")
     @classmethod
@@ -62,14 +84,25 @@ class Part(BaseModel):
 class Attachment(Part):
     """A host's place on a network. An address that is None is chosen when the lab comes up."""
 
+    PLACE = ("hosts", "*", "networks", "*")
+
     address: Address | None = None
     address6: Address6 | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, *, address: str | IPv4Address | None = None, address6: str | IPv6Address | None = None) -> None: ...
+
 
 class Network(Part):
-    """A bridge network. ``subnet`` None means that a free one is chosen when the lab comes up, ``gateway`` None its first address."""
+    """A bridge network. ``subnet`` None means that a free one is chosen when the lab comes up, ``gateway`` None its first address.
 
-    name: Annotated[str, reader(values.read_network_name)]
+    ``name`` is nothing until it is in a topology, which calls it like its key.
+    """
+
+    PLACE = ("networks", "*")
+
+    name: Annotated[str, reader(values.read_network_name)] = ""
     subnet: Annotated[IPv4Network, reader(values.read_subnet)] | None = None
     gateway: Address | None = None
     ipv6: bool = False
@@ -77,6 +110,21 @@ class Network(Part):
     gateway6: Address6 | None = None
     mtu: int = Field(default=1500, ge=576, le=65535)
     external: bool = False
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            subnet: str | IPv4Network | None = None,
+            gateway: str | IPv4Address | None = None,
+            ipv6: bool | None = None,
+            subnet6: str | IPv6Network | None = None,
+            gateway6: str | IPv6Address | None = None,
+            mtu: int = 1500,
+            external: bool = False,
+        ) -> None: ...
 
     @model_validator(mode="before")
     @classmethod
@@ -115,9 +163,15 @@ class Network(Part):
 class File(Part):
     """A file on a host: its ``content``, or the file of this machine (``source``) that holds it; exactly one."""
 
+    PLACE = ("hosts", "*", "files", "*")
+
     content: str | None = None
     source: Path | None = None
     mode: Annotated[int, reader(values.read_mode)] = 0o644
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, content: str | None = None, source: str | Path | None = None, mode: int | str = 0o644) -> None: ...
 
     @model_validator(mode="before")
     @classmethod
@@ -133,6 +187,8 @@ class File(Part):
 class Route(Part):
     """A route: ``to`` is a subnet, ``default`` or a network's name; ``via`` an address, or a host on a network that both share."""
 
+    PLACE = ("hosts", "*", "routes", 0)
+
     to: str
     via: str
 
@@ -140,10 +196,23 @@ class Route(Part):
 class Ready(Part):
     """When a host counts as up: exactly one of a TCP port listened on, a command with exit code 0, a pattern in the command's output."""
 
+    PLACE = ("hosts", "*", "ready")
+
     listening: int | None = Field(default=None, ge=1, le=65535)
     command: Annotated[tuple[str, ...], reader(values.read_command)] | None = None
     log: Annotated[str, reader(values.read_pattern)] | None = None
     timeout_s: float = Field(default=10.0, gt=0, le=3600, allow_inf_nan=False)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            listening: int | None = None,
+            command: str | Sequence[str] | None = None,
+            log: str | None = None,
+            timeout_s: float = 10.0,
+        ) -> None: ...
 
     def _own_problems(self) -> Iterator[Problem]:
         if sum(one is not None for one in (self.listening, self.command, self.log)) != 1:
@@ -154,10 +223,12 @@ class Host(Part):
     """A host. ``arch`` None is the machine's own for a native host, s390x for an emulated one and a vm.
 
     ``memory`` is in bytes: a limit, and for a vm the memory that its guest has (None: 128 MiB). ``kernel`` None is bookworm
-    for a vm; no other host has one.
+    for a vm; no other host has one. ``name`` is nothing until it is in a topology, which calls it like its key.
     """
 
-    name: Annotated[str, reader(values.read_host_name)]
+    PLACE = ("hosts", "*")
+
+    name: Annotated[str, reader(values.read_host_name)] = ""
     kind: Kind = "native"
     arch: ArchitectureName | None = None
     kernel: KernelName | None = None
@@ -172,6 +243,28 @@ class Host(Part):
     forwarding: bool = False
     command: Annotated[tuple[str, ...], reader(values.read_command)] | None = None
     ready: Ready | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            kind: Kind = "native",
+            arch: ArchitectureName | None = None,
+            kernel: KernelName | None = None,
+            networks: Sequence[str] | Mapping[str, Attachment | str | IPv4Address | IPv6Address | None] = (),
+            sysctls: Mapping[str, str | int | bool | Sequence[int]] = ...,
+            environment: Mapping[str, str | int | float | bool] = ...,
+            files: Mapping[str, File | str] = ...,
+            memory: str | int | None = None,
+            cpus: float | None = None,
+            capabilities: Sequence[str] = DEFAULT_CAPABILITIES,
+            routes: Sequence[Route] = (),
+            forwarding: bool = False,
+            command: str | Sequence[str] | None = None,
+            ready: Ready | None = None,
+        ) -> None: ...
 
     @field_validator("networks", mode="before")
     @classmethod
@@ -281,3 +374,24 @@ def _each(value: Any, read: Callable[[object, object], T], *, example: str, on_k
     if problems:
         raise as_pydantic(problems)
     return result
+
+
+def keys_at(path: tuple[Step, ...]) -> set[str]:
+    """The keys that may stand at a path of a topology file, below its top: what an error offers."""
+    match path:
+        case ("networks", _):
+            return set(Network.model_fields) - {"name"}
+        case ("hosts" | "defaults", *_, "networks", _):
+            return set(Attachment.model_fields)
+        case ("hosts", _):
+            return (set(Host.model_fields) - {"name"}) | {"count"}
+        case ("defaults",):
+            return set(Host.model_fields) - {"name"}
+        case (*_, "files", _):
+            return set(File.model_fields)
+        case (*_, "routes", int()):
+            return set(Route.model_fields)
+        case (*_, "ready"):
+            return set(Ready.model_fields)
+        case _:
+            return set()

@@ -15,11 +15,13 @@ from testbed.doctor import binfmt_problem
 from testbed.engine import Engine
 from testbed.errors import GuestFailed, InputError, LabError, SubnetTaken
 from testbed.guest import Guest
-from testbed.lab import LAB, NETWORK, existing, parts_of, settle
+from testbed.lab import LAB, NETWORK, RUN, existing, parts_of, settle
 from testbed.lock import lock
 from testbed.network import Taken, machine_routes
 from testbed.plan import Difference, architecture_of, compare, guest_of, make_plan
 from testbed.process import Deadline
+from testbed.runs import Run
+from testbed.shipped import setup_command
 
 if TYPE_CHECKING:
     from testbed.topology import Topology  # types alone: pydantic takes long to load
@@ -37,8 +39,12 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
-def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Outcome:
-    """Make the lab of this name what the topology says. Raises TestbedError, and leaves what was there before."""
+def up(engine: Engine, topology: Topology, *, progress: Progress = silent, new: bool = False, run: Run | None = None) -> Outcome:
+    """Make the lab of this name what the topology says. Raises TestbedError, and leaves what was there before.
+
+    With ``new`` a lab of this name that is there already is somebody's, and an :class:`InputError`; what an interrupted
+    `up` left is nobody's. The lab of a ``run`` is there for as long as that process is: whoever comes later may remove it.
+    """
     begin = time.monotonic()
     files = read_files(topology)
     machine = of_machine(engine.machine)
@@ -46,8 +52,13 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
     # The machine's own first: the switch needs it whatever the hosts are.
     wanted = dict.fromkeys((machine, *(architecture_of(one, machine) for one in containers)))
     if EMULATED in wanted and machine != EMULATED and engine.local and (problem := binfmt_problem()):
-        raise LabError(problem, hint="run: make setup")
-    with lock(topology.name) as held:
+        raise LabError(problem, hint=f"run: {setup_command()}")
+    with lock(topology.name, engine.socket) as held:
+        if new and not held.interrupted and parts_of(engine, topology.name):
+            raise InputError(
+                f"lab '{topology.name}' is up already",
+                hint=f"give this one another name, use that one, or remove it: testbed down {topology.name}",
+            )
         if held.interrupted:
             progress(topology.name, "the last up was interrupted: waiting for the engine")
             settle(engine, topology.name)
@@ -58,6 +69,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
         references |= {name: guest_image.reference(one, machine) for name, one in guests.items()}
         patience = Deadline(SUBNET_S)
         warnings: tuple[str, ...] = ()
+        labels = {RUN: str(run)} if run else {}
         while True:
             parts = parts_of(engine, topology.name)
             there = existing(engine, parts, interrupted=held.interrupted)
@@ -66,7 +78,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent) -> Ou
             difference = compare(there, plan)
             try:
                 if not difference.nothing or parts.retired or not there.switch:
-                    change = Change(engine, parts, there, plan, difference, files, by_architecture[machine.name], progress)
+                    change = Change(engine, parts, there, plan, difference, files, by_architecture[machine.name], progress, labels=labels)
                     change.carry_out(held)
                     warnings = tuple(change.warnings)
                 break

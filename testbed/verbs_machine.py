@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -208,3 +209,23 @@ def doctor(as_json: bool) -> None:
         click.echo("\n".join(checks.as_lines(findings)))
     if not checks.all_ok(findings):
         sys.exit(TestbedError.exit_code)
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Only say what is missing; exit code 1 when something is.")
+def setup(check: bool) -> NoReturn:
+    """Install what labs need of this machine and is not there, as root.
+
+    That is a Docker engine, the tools that host images are made with, and emulation of s390x. What is there stays as it is.
+
+    \b
+    Examples:
+      testbed setup --check
+      sudo testbed setup
+    """
+    from testbed import shipped
+
+    script = shipped.folder("setup") / "setup.sh"
+    # The script needs a Python before there is any of its own, and prints the command for root.
+    environment = {**os.environ, "PYTHON": sys.executable, "SETUP_AS_ROOT": shipped.as_root("setup")}
+    os.execvpe("bash", ["bash", str(script), *(["--check"] if check else []), "machine"], environment)

@@ -13,8 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from testbed.capture import Packet
-
-Address = IPv4Address | IPv6Address
+from testbed.network import Address, Endpoint
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 SEQUENCES = 1 << 32
@@ -22,15 +21,6 @@ _IPV4, _IPV6 = 0x0800, 0x86DD
 _FRAGMENT_HEADER = 44
 _EXTENSIONS = (0, 43, _FRAGMENT_HEADER, 60)  # hop-by-hop, routing, fragment, destination options
 _TCP, _UDP = 6, 17
-
-
-@dataclass(frozen=True, order=True)
-class Endpoint:
-    address: Address
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from testbed import shipped
 from testbed.engine import Engine
 from testbed.host import Host
 from testbed.lab import Lab, down, parts_of
-from testbed.process import Result, run_local
+from testbed.process import Result, run_local, search_path
 
 COMMAND = (sys.executable, "-m", "testbed")
 LIMIT_S = 120
@@ -115,7 +115,7 @@ _LOOKS: dict[str, Sequence[str]] = {
 
 
 def _output(argv: Sequence[str]) -> str:
-    return run_local(argv).text
+    return run_local(argv, environment={**os.environ, "PATH": search_path()}).text
 
 
 def qemu_of(engine: Engine, host: Host) -> int:

@@ -6,8 +6,6 @@ A disk that fills while an image is built: tests/lab/test_images.py and tests/un
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from testbed.engine import Engine
 from testbed.errors import EngineError
 from testbed.images import HostImage
 from testbed.process import Result, run_local
+from tests.lab.other_user import copied, only_root, other_user
 from tests.lab.support import COMMAND, LIMIT_S, Labs, run_testbed
 
 PAIR = "networks:\n  lan:\nhosts:\n  client:\n  server:\n"
@@ -176,38 +175,13 @@ def test_an_engine_address_that_is_none_is_named(labs: Labs) -> None:
     one_error(run_testbed("up", labs.file(PAIR), environment={"DOCKER_HOST": "nowhere://x"}), 3, "nowhere://x")
 
 
-def test_no_permission_on_the_engines_socket_is_said_with_the_way_out(labs: Labs, tmp_path_factory: pytest.TempPathFactory) -> None:
+@only_root
+def test_no_permission_on_the_engines_socket_is_said_with_the_way_out(labs: Labs) -> None:
     file = labs.file(PAIR)
-    # The interpreter and the sources of whoever runs the tests need not be readable for nobody; copies are.
-    place = copied(tmp_path_factory.mktemp("open"))
-    for directory in (place, place.parent, place.parent.parent):
-        directory.chmod(0o755)
-    (place / "lab.yaml").write_text(PAIR)
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    libraries = os.pathsep.join(path for path in sys.path if path.endswith("-packages"))
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": libraries, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [*nobody, readable_python(), "-m", "testbed", "up", "lab.yaml", "--name", file.stem]
-    done = run_local(command, directory=place, environment=environment, timeout_s=LIMIT_S)
-    one_error(done, 3, "permission denied", "usermod -aG docker")
+    with other_user() as nobody:
+        (nobody.home / "lab.yaml").write_text(PAIR)
+        one_error(nobody.testbed("up", "lab.yaml", "--name", file.stem), 3, "permission denied", "usermod -aG docker")
     assert labs.left(file) == []
-
-
-def readable_python() -> str:
-    """An interpreter of this version that anybody may run: this one, or the machine's."""
-    wanted = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]!r})"
-    for candidate in (sys.executable, f"/usr/bin/python3.{sys.version_info[1]}", f"/usr/local/bin/python3.{sys.version_info[1]}"):
-        tried = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", candidate, "-c", wanted]
-        if run_local(tried).exit_code == 0:
-            return candidate
-    raise AssertionError(f"no Python {sys.version_info[:2]} that the user nobody may run")
-
-
-def copied(folder: Path) -> Path:
-    """A copy of this checkout's package with what it comes with."""
-    checkout = images.directory().parent
-    for name in ("testbed", "images", "topologies"):
-        shutil.copytree(checkout / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build", "*.o"))
-    return folder
 
 
 # Images

@@ -14,6 +14,7 @@ from testbed.engine import Engine
 from testbed.process import run_local, wait_until
 from tests.lab.support import Labs, machine_state, run_testbed, started, status
 
+pytestmark = pytest.mark.alone
 MOMENTS = 20
 # Routed and external networks, routes, files and a condition: every step that an `up` can be in.
 SLOW = """

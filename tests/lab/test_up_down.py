@@ -105,6 +105,7 @@ def test_a_failed_change_leaves_the_lab_as_it_was(engine: Engine, labs: Labs) ->
         assert "mtu 1500" in lab.host("client").run(["ip", "link", "show", "eth0"]).text
 
 
+@pytest.mark.alone
 def test_a_failed_up_leaves_nothing(labs: Labs) -> None:
     file = labs.file(
         "networks:\n  lan:\n  out: {external: true}\nhosts:\n  good: {count: 5, networks: [lan, out]}\n"
@@ -119,6 +120,7 @@ def test_a_failed_up_leaves_nothing(labs: Labs) -> None:
     assert machine_state() == before
 
 
+@pytest.mark.alone
 def test_the_machine_is_as_before_afterwards(labs: Labs) -> None:
     before = machine_state()
     for name in ("dual-stack", "routed"):
@@ -186,6 +188,7 @@ def test_a_subnet_that_the_machine_reaches_is_refused(labs: Labs) -> None:
     assert labs.left(file) == []
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("alone")
 def test_down_of_all_leaves_no_lab(engine: Engine, labs: Labs) -> None:
     files = [labs.file(PAIR), labs.file(PAIR)]

@@ -96,7 +96,7 @@ FAULTS = [
     ({"somaxconn": None}, "sysctls", "cannot be read"),
     ({"tools": FINE.tools - {"mmdebstrap"}}, "mmdebstrap", "makes the host images"),
     ({"tools": FINE.tools - {"s390x-linux-gnu-gcc"}}, "s390x-linux-gnu-gcc", "compiles the C programs of s390x hosts"),
-    ({"root": False}, "root", "only root can build host images"),
+    ({"root": False, "features": None}, "rights to build", "lets nobody else make namespaces"),
     ({"disk_free": 10**9}, "disk", "1.0 GB free, 2.0 GB needed"),
     ({"meminfo": "MemAvailable:   100000 kB\n"}, "memory", "0.1 GB available"),
 ]
@@ -144,6 +144,17 @@ def test_features_that_this_user_may_not_try_are_not_called_there() -> None:
     finding = the("kernel features", doctor.examine(replace(FINE, features=None), FakeEngine()))
     assert finding.ok
     assert "not tried" in finding.found
+
+
+def test_who_is_not_root_can_do_all_where_users_may_make_namespaces() -> None:
+    findings = doctor.examine(replace(FINE, root=False), FakeEngine())
+    assert wrong(findings) == []
+    assert "host images can be built" in the("rights to build", findings).found
+
+
+def test_programs_for_root_are_found_without_their_folders_in_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert {"depmod", "ip"} <= read_machine(probe=frozenset).tools
 
 
 def test_a_full_pool_of_addresses_names_who_has_it() -> None:

@@ -177,3 +177,12 @@ def test_networks_of_others_are_listed_with_their_subnets(fake: FakeEngine, engi
     found = engine.networks()
     assert found[0].subnets == (IPv4Network("172.17.0.0/16"),)
     assert [one.subnets for one in found[1:]] == [(), ()]
+
+
+def test_a_stream_that_was_closed_leaves_nothing_that_complains_when_it_goes(fake: FakeEngine, engine: Engine) -> None:
+    fake.answers |= {"POST /containers/c/exec": (200, {"Id": "e"}), "POST /exec/e/start": (200, b"some output")}
+    stream = engine.exec_stream("c", ["true"])
+    answer = stream._connection._response.raw._fp  # http.client's
+    assert not answer.isclosed()
+    stream.close()
+    answer.close()  # as Python does at its end

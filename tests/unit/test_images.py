@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -356,3 +357,26 @@ class TestSourcesOfPackages:
 )
 def test_a_known_failure_of_a_tool_comes_with_a_way_out(output: str, word: str) -> None:
     assert word in rootfs._hint_for(output)
+
+
+def test_who_may_not_make_namespaces_is_told_what_root_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "unshare: unshare failed: Operation not permitted"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "sudo" in rootfs._hint_for(said)
+    assert "-m testbed images build" in rootfs._hint_for(said)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert rootfs._hint_for(said) == ""
+
+
+def test_everything_belongs_to_root_and_lends_no_group_s_rights() -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        member = tarfile.TarInfo("./usr/bin/wall")
+        member.gid, member.uid, member.mode = 5, 6, 0o6755
+        tar.addfile(member)
+    packed.seek(0)
+    with tarfile.open(fileobj=packed) as tar:
+        kept = b"".join(rootfs.kept(tar, rootfs.Recipe.of(images.sources()), lambda *_: None))
+    with tarfile.open(fileobj=io.BytesIO(kept + bytes(1024))) as tar:
+        (member,) = tar.getmembers()
+    assert (member.uid, member.gid, member.mode) == (0, 0, 0o4755)

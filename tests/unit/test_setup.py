@@ -417,13 +417,24 @@ def test_who_is_not_root_is_told_what_root_has_to_run(machine: FakeMachine) -> N
     code, output = machine.run()
     assert code == 3
     assert "only root may start the Docker engine" in output
+    assert "/setup/setup.sh machine" in output
     assert machine.called("dockerd") == []
+    code, output = machine.run("machine", SETUP_AS_ROOT="sudo python -m testbed setup")
+    assert (code, output.splitlines()[-1].strip()) == (3, "sudo python -m testbed setup")
 
 
 def test_who_is_not_root_goes_on_where_everything_is_there(machine: FakeMachine) -> None:
     machine.complete()
     machine.write(machine.fake / "uid", "1000\n")
     assert machine.run()[0] == 0
+
+
+def test_programs_for_root_are_found_without_their_folders_in_the_path(machine: FakeMachine) -> None:
+    machine.complete()
+    machine.write(machine.fake / "uid", "1000\n")
+    (machine.root / "usr/sbin").mkdir(parents=True)
+    (machine.bin / "depmod").rename(machine.root / "usr/sbin/depmod")
+    assert machine.run("--check", "machine") == (0, "setup: everything is there\n")
 
 
 def test_packages_that_cannot_be_fetched_name_the_network(machine: FakeMachine) -> None:

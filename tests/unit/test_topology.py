@@ -1,5 +1,6 @@
 """The model without a file: built in Python, frozen, and asked by the lab."""
 
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -87,9 +88,95 @@ def test_an_error_without_a_file_says_the_path() -> None:
     assert (caught.value.file, caught.value.line, caught.value.column) == ("", 0, 0)
 
 
-def test_the_constructors_run_the_same_checks() -> None:
-    with pytest.raises(ValidationError, match="there is no network 'lon', did you mean 'lan'"):
-        Topology(name="x", networks={"lan": Network(name="lan")}, hosts={"a": Host(name="a", networks={"lon": Attachment()})})
+def test_parts_are_called_like_their_keys() -> None:
+    spec = Host(kind="emulated")
+    topology = Topology(name="x", networks={"lan": Network()}, hosts={"a": spec, "b": spec, "c": None})
+    assert topology == Topology.build(
+        {"name": "x", "networks": {"lan": {}}, "hosts": {"a": {"kind": "emulated"}, "b": {"kind": "emulated"}, "c": {}}}
+    )
+    assert [host.name for host in topology.hosts.values()] == ["a", "b", "c"]
+    assert spec.name == ""
+
+
+def test_a_constructor_takes_what_a_file_takes() -> None:
+    host = Host(
+        networks=["lan", "wan"],
+        sysctls={"net.core.somaxconn": 4, "net.ipv4.tcp_rmem": [1, 2, 3]},
+        environment={"LEVEL": 1},
+        files={"/etc/motd": "hello"},
+        memory="64M",
+        command="serve 7",
+        ready=Ready(listening=7),
+    )
+    read = build(networks={"lan": {}, "wan": {}}, hosts={"a": host.model_dump(exclude_unset=True, exclude={"name"})}).hosts["a"]
+    assert (read.memory, read.command) == (64 * 2**20, ("serve", "7"))
+    assert read.sysctls == {"net.core.somaxconn": "4", "net.ipv4.tcp_rmem": "1 2 3"}
+    assert read == host.model_copy(update={"name": "a"})
+    assert Network(subnet="10.1.0.0/24").subnet == IPv4Network("10.1.0.0/24")
+    assert Attachment(address="10.1.0.7").address == IPv4Address("10.1.0.7")
+
+
+def wrong_kind() -> object:
+    return Host(kind="nativ")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "message", "hint"),
+    [
+        (wrong_kind, "kind: there is no kind 'nativ', did you mean 'native'?", "one of: native, emulated, vm"),
+        (lambda: Host(knd="vm"), "knd: there is no key 'knd', did you mean 'kind'?", "keys here: arch, "),  # type: ignore[call-arg]
+        (lambda: Host(memory="lots"), "memory: 'lots' is not a size", "64M"),
+        (lambda: Host(sysctls={"net.core.somaxcon": 1}), "sysctls.net.core.somaxcon: there is no sysctl", "sysctl -a"),
+        (lambda: Host(networks={"lan": "10.1.0.300"}), "networks.lan.address: '10.1.0.300' is not an IPv4 address", "10.1.0.5"),
+        (lambda: Host(kind="vm", ready=Ready(listening=1)), "ready.listening: the host has no command", "command:"),
+        (lambda: Ready(listening=0), "listening: 0 is out of range", "at least 1"),
+        (File, "there is neither content nor source", "one of them"),
+        (lambda: Network(subnet="10.1.0.0/33"), "subnet: '10.1.0.0/33' ", ""),
+    ],
+)
+def test_a_constructor_says_what_is_wrong_and_where(make: Callable[[], object], message: str, hint: str) -> None:
+    with pytest.raises(TopologyError) as caught:
+        make()
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__, "nobody sees pydantic's own words"
+
+
+def test_a_topology_of_parts_says_what_is_wrong_between_them() -> None:
+    with pytest.raises(TopologyError) as caught:
+        Topology(name="x", networks={"lan": Network()}, hosts={"a": Host(networks=["lon"]), "b": Host(routes=[Route(to="r", via="c")])})
+    assert "hosts.a.networks.lon: there is no network 'lon', did you mean 'lan'?" in str(caught.value)
+    assert "hosts.b.routes.0.via: 'c' is no address, and there is no host of that name" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("networks", "hosts", "message"),
+    [
+        ({"My Net": Network()}, {"a": Host()}, "networks.My Net: 'My Net' is not a network name, did you mean 'my-net'?"),
+        ({"lan": Network()}, {"7": Host()}, "hosts.7: '7' as a host name would be read as an address"),
+        ({"lan": Network()}, {"a": Host(name="b")}, "hosts.a: 'b' stands under the key 'a'"),
+        (
+            {"lan": Host()},
+            {"a": Attachment()},
+            "a Network belongs here\nhosts.a: an Attachment stands here",
+        ),
+        ({}, {"a": Host()}, "networks: there is no network"),
+    ],
+)
+def test_a_key_is_a_name(networks: Any, hosts: Any, message: str) -> None:
+    with pytest.raises(TopologyError) as caught:
+        Topology(name="x", networks=networks, hosts=hosts)
+    assert message in str(caught.value)
+
+
+def test_what_only_a_file_has_is_not_offered_in_python() -> None:
+    with pytest.raises(TopologyError, match="there is no key 'count'") as caught:
+        build(hosts={"a": {"count": 3}})
+    assert "count" not in caught.value.hint
+    with pytest.raises(TopologyError, match="there is no key 'defaults'") as caught:
+        build(defaults={})
+    assert "defaults" not in caught.value.hint
 
 
 def test_a_part_under_another_name_is_refused() -> None:

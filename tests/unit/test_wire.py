@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.capture import Packet
-from testbed.wire import ACK, FIN, RST, SEQUENCES, SYN, Datagram, Endpoint, Segment, conversations, datagrams, group, reassemble
+from testbed.network import Endpoint
+from testbed.wire import ACK, FIN, RST, SEQUENCES, SYN, Datagram, Segment, conversations, datagrams, group, reassemble
 
 CLIENT = Endpoint(ip_address("10.1.0.2"), 40000)
 SERVER = Endpoint(ip_address("10.1.0.3"), 8001)
