@@ -28,6 +28,7 @@ from testbed.host import Host
 from testbed.images import wanted_by
 from testbed.lab import Lab, container_name, down, parts_of
 from testbed.process import run_local, wait_until
+from testbed.reset import reset
 from testbed.topology import Topology
 from testbed.up import up
 
@@ -223,6 +224,36 @@ def _boot(engine: Engine) -> float:
         engine.remove_container(container)
 
 
+def resets(runs: int) -> list[Figure]:
+    """A reset of hosts of each kind, one alone and four at once, beside taking them down and up again, in turn."""
+    engine = Engine()
+    figures = []
+    try:
+        for kind, target in (("native", 20), ("emulated", 20), ("vm", 700)):
+            for count in (1, 4):
+                hosts = {f"h{number}": {"kind": kind} for number in range(count)}
+                topology = Topology.build({"name": f"bench-reset-{kind}-{count}", "networks": {"lan": {}}, "hosts": hosts})
+                up(engine, topology)
+                ours = []
+                with Lab(engine, parts_of(engine, topology.name)) as lab:
+                    for number in range(10 * runs + 1):
+                        took = 1000 * seconds(partial(reset, lab)) / count
+                        ours += [took] if number else []  # the first one makes the connections
+                theirs = [1000 * seconds(partial(_again, engine, topology)) / count for _ in range(min(runs, 3))]
+                down(engine, topology.name)
+                of = "a host" if count == 1 else f"each of {count} hosts"
+                figures += [Figure(f"reset of {of}, {kind}", "ms", tuple(ours), target)]
+                figures += [Figure(f"down + up of {of}, {kind}", "ms", tuple(theirs))]
+    finally:
+        engine.close()
+    return figures
+
+
+def _again(engine: Engine, topology: Topology) -> None:
+    down(engine, topology.name)
+    up(engine, topology)
+
+
 def links(runs: int) -> list[Figure]:
     """Round trips and throughput between hosts of each two kinds, and on a bare veth pair between the two native ones."""
     figures = []
@@ -272,6 +303,7 @@ PARTS: dict[str, Callable[[int], list[Figure]]] = {
     "main-job": main_job,
     "reach": reach,
     "guests": guests,
+    "resets": resets,
     "links": links,
 }
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from testbed.errors import DeadlineExceeded, InputError, LabError, TestbedError
 from testbed.process import Deadline
-from testbed.transcript import Entry
+from testbed.transcript import Entry, Transcript
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 MAGIC, VERSION = b"TESTBED\n", 2
@@ -54,6 +54,10 @@ class Kind(IntEnum):
     END = 13
     EXITED = 14
     ENVIRONMENT = 15
+    RESET = 16
+
+
+WAITING, DONE = 1, 2  # steps of a reset
 
 
 class Transport(Protocol):
@@ -282,6 +286,52 @@ class Command:
             self._agent.send(Kind.CREDIT, self._number, _CREDIT.pack(stream, credit))
 
 
+class Reset:
+    """A host that is being made new. ``step`` is the last one that it told of: 0, WAITING for its links, DONE."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.step = 0
+        self._agent = agent
+        self._changed = threading.Condition()
+        self._failure: TestbedError | None = None
+
+    def wait_for_links(self) -> None:
+        """Wait until its links are to be put in; raise why it does not come so far."""
+        self._wait(WAITING)
+
+    def wait_done(self) -> None:
+        """Wait until it is new; raise why it is not."""
+        self._wait(DONE)
+
+    def _wait(self, step: int) -> None:
+        with self._changed:
+            there = self._changed.wait_for(lambda: self.step >= step or self._failure is not None, ANSWER_S)
+        if self._failure is not None:
+            raise self._failure
+        if not there:
+            raise self._agent.silent()
+
+    @property
+    def done(self) -> bool:
+        return self.step == DONE
+
+    @property
+    def over(self) -> bool:
+        return self.done or self._failure is not None
+
+    def take_frame(self, kind: int, body: bytes) -> None:
+        if kind != Kind.RESET:
+            raise LabError(f"its agent answered a reset with a frame of kind {kind}")
+        with self._changed:
+            self.step = body[0]
+            self._changed.notify_all()
+
+    def fail(self, why: TestbedError) -> None:
+        with self._changed:
+            self._failure = self._failure or why
+            self._changed.notify_all()
+
+
 class Agent:
     """A connection to one host's agent. ``why`` is asked when it breaks off, and says what became of the host.
 
@@ -295,7 +345,7 @@ class Agent:
         self._why = why
         self._lock = threading.Lock()
         self._sending = threading.Lock()
-        self._commands: dict[int, Command] = {}
+        self._commands: dict[int, Command | Reset] = {}
         self._numbers = itertools.cycle(range(1, SESSION_IDS))  # one that comes again is long over
         self._complaints = b""
         self._gone: LabError | None = None
@@ -312,9 +362,10 @@ class Agent:
     def alive(self) -> bool:
         return self._gone is None
 
-    def start(self, order: Order, *, stdin: bytes | None = None, collect: bool = False, entry: Entry | None = None) -> Command:
+    def start(self, order: Order, *, stdin: bytes | None = None, collect: bool = False, transcript: Transcript | None = None) -> Command:
         """Ask for a command, without waiting for it to run; with ``stdin`` (at most INPUT_WINDOW bytes) as all of its input."""
         body = order.packed(brief=collect)
+        entry = transcript.begin(order.argv, order.files[1:]) if transcript is not None else None
         with self._lock:
             if self._gone is not None:
                 raise self._gone
@@ -327,6 +378,21 @@ class Agent:
             frames.append(_frame(Kind.STDIN_END, number))
         self._send(b"".join(frames))
         return command
+
+    def reset(self, hosts: str) -> Reset:
+        """Ask for the host to be made new, with ``hosts`` as its /etc/hosts. Whatever runs on it is over at once, for us too."""
+        with self._lock:
+            if self._gone is not None:
+                raise self._gone
+            commands = list(self._commands.values())
+            self._commands.clear()
+            number = next(self._numbers)
+            reset = self._commands[number] = Reset(self)
+        why = LabError(f"host {self.name} was reset, which ended what ran on it")
+        for command in commands:
+            command.fail(why)
+        self.send(Kind.RESET, number, hosts.encode())
+        return reset
 
     def send(self, kind: Kind, number: int, body: bytes | memoryview = b"") -> None:
         self._send(_frame(kind, number, body))

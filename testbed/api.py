@@ -161,7 +161,7 @@ class Lab:
     def reset(self, hosts: Iterable[str] | None = None) -> None:
         """Put hosts (by default all) back to what they were when the lab had come up: processes, firewall, qdiscs,
         sysctls, sockets, counters, files. Connections stay usable. Raises :class:`LabError` when that cannot be had."""
-        from testbed.reset import reset  # type: ignore[import-untyped,unused-ignore]
+        from testbed.reset import reset
 
         reset(self.running, hosts)
 

@@ -6,7 +6,6 @@ first, and the lab is what it was: absent, or as its file said before.
 
 from __future__ import annotations
 
-import re
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -15,11 +14,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from testbed import observe
 from testbed.engine import STDERR, ContainerSpec, Engine
-from testbed.errors import DeadlineExceeded, EngineError, LabError, TestbedError
+from testbed.errors import EngineError, LabError, TestbedError
 from testbed.host import Host
-from testbed.host_container import files_archive, host_spec, hosts_file, tail, text, why_init_ended, why_not_started
+from testbed.host_container import files_archive, host_spec, hosts_file, why_init_ended, why_not_started
 from testbed.lab import (
     LAB,
     NETWORK,
@@ -39,10 +37,11 @@ from testbed.lab import (
     network_name,
     side_by_side,
 )
+from testbed.links import put_in, take_out
 from testbed.lock import Lock
 from testbed.network import Segment, mac_of, machine_resolver
 from testbed.plan import Difference, Existing, Plan, Settings, to_label
-from testbed.process import wait_until
+from testbed.ready import wait_until_ready
 
 Progress = Callable[[str, str], None]
 """``progress(what, step)``: what is being done now for a host, network or image. Called from several threads."""
@@ -51,8 +50,6 @@ SWITCH_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETUID", "SETGID", "KILL", "DAC_
 # Nothing of the switch itself is to be seen on the lab's networks.
 SWITCH_SYSCTLS = ("net.ipv6.conf.default.disable_ipv6=1",)
 UPLINK_MAC_BEGINS = 0x06
-OUTER_MAC_BEGINS = 0x0A
-_COMMAND_ENDED = re.compile(rb"init: command (.*)")
 
 
 def silent(what: str, step: str) -> None:
@@ -288,7 +285,9 @@ class Change:
         self._plug_when_it_waits(name, container, settings)
         if settings["ready"]:
             self.progress(name, "waiting until it is ready")
-            self._wait_until_ready(name, container, settings)
+            host = make_host(self.engine, self.lab, name, container, settings)
+            self.opened.append(host)
+            wait_until_ready(self.engine, host, settings, cancelled=self.cancelled)
         self.progress(name, "ready")
 
     def _create(self, spec: ContainerSpec) -> str:
@@ -316,53 +315,12 @@ class Change:
         raise why_init_ended(name, wrote, settings)
 
     def _plug(self, settings: Settings, pid: int) -> None:
-        self._in_switch(
-            *(
-                f"link add {link['port']} mtu {link['mtu']} master {bridge_name(link['network'])} up type veth "
-                f"peer name {link['device']} mtu {link['mtu']} address {link['mac'] if not settings['guest'] else _outer_mac(link['mac'])} "
-                f"netns {pid}"
-                for link in settings["links"]
-            )
-        )
+        self._in_switch(*put_in(settings, pid))
 
     def _unplug(self, settings: Settings) -> None:
         if self.switch:
-            for link in settings["links"]:
-                # The kernel may have removed it already, with the host's namespace.
-                self.switch.run(["ip", "link", "delete", link["port"]])
-
-    def _wait_until_ready(self, name: str, container: str, settings: Settings) -> None:
-        ready, timeout_s = settings["ready"], settings["ready"]["timeout_s"]
-        if "log" in ready:
-            condition: Callable[[], bool] = lambda: bool(re.search(ready["log"].encode(), self.engine.written(container)))  # noqa: E731
-            what = f"host '{name}' ready: '{ready['log']}' in the output of its command"
-        else:
-            host = make_host(self.engine, self.lab, name, container, settings)
-            self.opened.append(host)
-            if "listening" in ready:
-                condition = lambda: ready["listening"] in observe.listening_ports(host.run)  # noqa: E731
-                what = f"host '{name}' ready: TCP port {ready['listening']} listened on"
-            else:
-                condition = lambda: host.run(ready["command"], timeout_s=timeout_s).exit_code == 0  # noqa: E731
-                what = f"host '{name}' ready: exit code 0 from '{' '.join(ready['command'])}'"
-
-        def ready_or_over() -> bool:
-            if self.cancelled.is_set():
-                raise LabError(f"host '{name}' was given up")
-            wrote = self.engine.written(container)  # before the condition: the command may bring it about with its last act
-            if condition():
-                return True
-            ended = _COMMAND_ENDED.search(wrote)
-            # A daemon leaves with 0 and goes on in the background.
-            if ended and text(ended[1]) != "ended with exit code 0":
-                raise LabError(f"host '{name}': its command {text(ended[1])} before it was ready{tail(wrote)}")
-            return False
-
-        try:
-            wait_until(ready_or_over, timeout_s=timeout_s, what=what)
-        except DeadlineExceeded as error:
-            more_time = "`ready: {timeout_s: ...}` gives it more time"
-            raise LabError(f"{error.message}{tail(self.engine.written(container))}", hint=more_time) from None
+            for line in take_out(settings):
+                self.switch.run(["ip", *line.split()])  # the kernel may have removed it already
 
     def _teach_names(self, hosts: Mapping[str, Settings]) -> None:
         """Tell the hosts that stay about the others."""
@@ -373,11 +331,6 @@ class Change:
                 host.run(["tee", "/etc/hosts"], stdin=hosts_file(settings, hosts).encode()).check(where=f"host {name}")
 
         side_by_side(teach, self.difference.kept_hosts)
-
-
-def _outer_mac(mac: str) -> str:
-    """The MAC of the device that stands between a guest and its network: not the guest's own, whose frames would end there."""
-    return f"{OUTER_MAC_BEGINS:02x}{mac[2:]}"
 
 
 @contextmanager

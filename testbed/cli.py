@@ -40,7 +40,7 @@ def testbed() -> None:
 
 
 for verb in (
-    *(verbs_lab.up, verbs_lab.down, verbs_lab.status),
+    *(verbs_lab.up, verbs_lab.down, verbs_lab.reset, verbs_lab.status),
     *(verbs_host.exec_, verbs_host.shell, verbs_host.logs, verbs_host.put, verbs_host.get, verbs_host.capture),
     *(verbs_lab.exchange, verbs_machine.validate, verbs_machine.schema, verbs_machine.graph),
     *(verbs_machine.images, verbs_machine.doctor, verbs_machine.setup),

@@ -82,6 +82,7 @@ class ContainerSpec:
     cpus: float | None = None
     pid_mode: str | None = None
     devices: Sequence[str] = ()  # of the machine, under the same names
+    mounts: bool = False  # its first process mounts file systems, which Docker's AppArmor profile forbids everybody
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,7 @@ class Engine:
             nano_cpus=None if spec.cpus is None else int(spec.cpus * 1e9),
             pid_mode=spec.pid_mode,
             devices=list(spec.devices),
+            security_opt=["apparmor=unconfined"] if spec.mounts else None,
             log_config={"type": "json-file", "config": {"max-size": "16m", "max-file": "2"}},
         )
         host_config["ReadonlyPaths"] = READ_ONLY_PATHS

@@ -114,7 +114,7 @@ def _about(host: Host, texts: Mapping[str, str]) -> list[str]:
     if len(entries) > COMMANDS:
         lines.append(f"  ({len(entries) - COMMANDS} commands before these)")
     for entry in entries[-COMMANDS:]:
-        lines.append(f"  {_cut(' '.join(entry.argv))}: {entry.ending or 'runs'}")
+        lines.append(f"  {_cut(' '.join(' '.join(entry.argv).split()))}: {entry.ending or 'runs'}")
         for stream in STREAMS:
             lines += [f"    | {_cut(line)}" for line in entry.output(stream)[0].splitlines()[-LINES:]]
     return lines
@@ -127,5 +127,5 @@ def _sockets_in_brief(shown: str) -> list[str]:
     return [" ".join(row) for row in rows[:LINES]] + more
 
 
-def _cut(text: str, most: int = 160) -> str:
+def _cut(text: str, most: int = 120) -> str:
     return text if len(text) <= most else f"{text[:most]}..."

@@ -68,7 +68,7 @@ _MODULES_DISK = (
 
 def base_reference(guest: Guest, machine: Architecture) -> str:
     """The image of guests of one kernel, for a machine of that architecture."""
-    mechanism = {one: Path(__file__).with_name(one).read_bytes() for one in ("rootfs.py", "guest.py", "guest_image.py")}
+    mechanism = {one: Path(__file__).with_name(one).read_bytes() for one in (*images.MECHANISM, "guest.py", "guest_image.py")}
     made_of = {**images.sources(FOLDERS), **mechanism, "for": f"{guest.name} on {machine.name}".encode()}
     return f"{REPOSITORY}-{guest.arch}-{guest.kernel}:{images.digest(made_of)}"
 
@@ -183,10 +183,7 @@ def _base(
 
     recipe, epoch = _recipe(), rootfs.Recipe.of(images.sources()).epoch
     keep = re.compile("|".join(translate(one) for one in recipe["keep"]))
-    argv = [
-        *("mmdebstrap", *rootfs.UNPACK, f"--architectures={machine.name}"),
-        *(f"--include={model.package}", "--format=tar", recipe["suite"], "-", *rootfs.apt_sources(recipe["suite"])),
-    ]
+    argv = rootfs.unpacking([model.package], recipe["suite"], machine)
     with bench.tool("unpacking QEMU", argv) as tool:
         step("unpacking QEMU")
         runner = rootfs.compiled(bench, images.sources(FOLDERS), "vm", machine)

@@ -12,7 +12,7 @@ import signal as signals
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path, PurePosixPath
@@ -20,21 +20,23 @@ from types import TracebackType
 from uuid import uuid4
 
 from testbed import observe, transfer
-from testbed.agent import ANSWER_S, INPUT_WINDOW, STDERR, STDOUT, Agent, Command, Order, Transport
+from testbed.agent import ANSWER_S, INPUT_WINDOW, STDERR, STDOUT, Agent, Command, Order, Reset, Transport
 from testbed.architecture import ByteOrder
 from testbed.counters import Counters, counters
 from testbed.engine import ContainerState, Engine
 from testbed.errors import CommandFailed, DeadlineExceeded, EngineError, InputError, LabError
 from testbed.guest import CONNECT
 from testbed.host_sysctls import Sysctls
-from testbed.observe import ListenQueue, Protocol, Socket
+from testbed.observe import Holders, ListenQueue, Protocol, Socket
 from testbed.process import Deadline, Result, wait_until
-from testbed.running import DEATH_S, LISTENING_EVERY_S, InputStream, OutputStream, Process, check_port, tail
-from testbed.transcript import Entry, Transcript
+from testbed.running import DEATH_S, LISTENING_EVERY_S, InputStream, OutputStream, Process, tail
+from testbed.transcript import Transcript
 
 __all__ = ["Host", "HostFacts", "InputStream", "OutputStream", "Process"]
 
 AGENT = "/usr/lib/testbed/agent"
+# What init and the agent need to make a host new (images/init/fresh.h), with the numbers of linux/capability.h.
+OWN_CAPABILITIES = {"DAC_OVERRIDE": 1, "KILL": 5, "SETPCAP": 8, "SYS_CHROOT": 18, "SYS_ADMIN": 21}
 DETACHED_OUTPUT = "/run/testbed"
 CONSOLE_LINES = 12
 # QEMU's user mode keeps clear of the two real-time signals that its own C library uses: a program's 32 is the kernel's 34.
@@ -46,7 +48,8 @@ Argument = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What is known of a host. ``arch`` is Debian's name, ``container`` the id of its container, ``addresses`` by network."""
+    """What is known of a host. ``arch`` is Debian's name, ``container`` the id of its container, ``addresses`` by network,
+    ``own`` as of :func:`own_capabilities`; a host without can not be reset."""
 
     lab: str
     name: str
@@ -55,6 +58,13 @@ class HostFacts:
     byte_order: ByteOrder
     container: str
     addresses: Mapping[str, tuple[IPv4Address | IPv6Address, ...]]
+    own: str = ""
+
+
+def own_capabilities(capabilities: Collection[str]) -> str:
+    """Those of a host in a container that its commands do not get, as init and the agent are told them, when commands are
+    to have ``capabilities``."""
+    return ",".join(str(number) for name, number in OWN_CAPABILITIES.items() if name not in capabilities)
 
 
 def last_words(engine: Engine, facts: HostFacts) -> str:
@@ -77,7 +87,14 @@ class Host:
     Any number of threads may use it. The connection is made at the first use and kept until ``close``.
     """
 
-    def __init__(self, facts: HostFacts, connect: Callable[[], Transport], *, why: Callable[[], str] = lambda: "") -> None:
+    def __init__(
+        self,
+        facts: HostFacts,
+        connect: Callable[[], Transport],
+        *,
+        why: Callable[[], str] = lambda: "",
+        pid: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.facts = facts
         self.lab = facts.lab
         self.name = facts.name
@@ -89,13 +106,15 @@ class Host:
         self.transcript: Transcript | None = None  # what is run from now on is noted there
         self._connect = connect
         self._why = why
+        self._find_pid = pid
+        self._pid: tuple[Agent, int] | None = None
         self._lock = threading.Lock()
         self._agent: Agent | None = None
 
     @classmethod
     def in_container(cls, facts: HostFacts, engine: Engine) -> Host:
         """A host that is a container of this engine, or the guest in one."""
-        way = [CONNECT if facts.kind == "vm" else AGENT]
+        way = [CONNECT] if facts.kind == "vm" else [AGENT, "--own", facts.own] if facts.own else [AGENT]
 
         def connect() -> Transport:
             try:
@@ -120,7 +139,7 @@ class Host:
             except EngineError as error:  # it is being removed
                 return error.message
 
-        return cls(facts, connect, why=why)
+        return cls(facts, connect, why=why, pid=lambda: engine.inspect(facts.container).pid)
 
     def run(
         self,
@@ -140,9 +159,16 @@ class Host:
         directory or user, and :class:`LabError` when the host cannot run it or is gone.
         """
         order = _order(argv, environment, directory, user, files=("", "", "") if stdin else ("/dev/null", "", ""))
+        return self._run(order, stdin, timeout_s, self.transcript)
+
+    def _ask(self, argv: Sequence[Argument], *, stdin: bytes = b"", timeout_s: float | None = 60) -> Result:
+        """``run``, for what this class itself wants to know: no part of a transcript."""
+        return self._run(_order(argv, None, None, None, files=("", "", "") if stdin else ("/dev/null", "", "")), stdin, timeout_s, None)
+
+    def _run(self, order: Order, stdin: bytes, timeout_s: float | None, transcript: Transcript | None) -> Result:
         began = time.monotonic()
         short = len(stdin) <= INPUT_WINDOW
-        command = self._connection().start(order, stdin=stdin if short else None, collect=True, entry=self._noted(order))
+        command = self._connection().start(order, stdin=stdin if short else None, collect=True, transcript=transcript)
         deadline = Deadline(timeout_s)
         try:
             if not short:
@@ -186,7 +212,7 @@ class Host:
             name = f"{DETACHED_OUTPUT}/{uuid4().hex[:12]}"
             files = ("/dev/null", f"{name}.stdout", f"{name}.stderr")
         order = _order(argv, environment, directory, user, files=files, detached=detached, terminal=terminal)
-        return self._start(order, self._noted(order))
+        return self._start(order, self.transcript)
 
     def read(self, path: str) -> bytes:
         """The content of a file. Raises :class:`InputError` when there is none that can be read."""
@@ -220,7 +246,7 @@ class Host:
         """Copy a file or directory of the host to the path ``local``. Modes are kept; a directory is merged into one
         that is there. Raises as ``put`` does."""
         remote = _absolute(remote)
-        found = self.run(["stat", "-L", "-c", "%a %F", "--", remote])
+        found = self._ask(["stat", "-L", "-c", "%a %F", "--", remote])
         if found.exit_code != 0:
             raise InputError(f"host {self.name}: {found.error_text.strip().removeprefix('stat: ')}")
         mode, kind = found.text.strip().split(maxsplit=1)
@@ -231,6 +257,18 @@ class Host:
         with process, transfer.local_errors(local), transfer.new_file(local, int(mode, 8)) as file:
             transfer.copy(process.stdout, file)
             process.result().check(where=f"host {self.name}")
+
+    @property
+    def pid(self) -> int:
+        """The number of its container's first process on the engine's machine. While the connection stays, so does that."""
+        agent = self._connection()
+        if self._pid is None or self._pid[0] is not agent:
+            self._pid = agent, self._find_pid()
+        return self._pid[1]
+
+    def ask_for_reset(self, hosts: str) -> Reset:
+        """Begin to make it new, with ``hosts`` as its /etc/hosts; testbed/reset.py does the rest."""
+        return self._connection().reset(hosts)
 
     # What its kernel says
 
@@ -248,7 +286,7 @@ class Host:
 
         Raises :class:`InputError` for a state, protocol or address that is none.
         """
-        found = observe.sockets(self.run, self.name)
+        found = observe.sockets(self._ask, self.name)
         return observe.chosen(found, port=port, peer_port=peer_port, state=state, protocol=protocol, address=address)
 
     def listen_queue(self, port: int, *, address: IPv4Address | IPv6Address | str | None = None) -> ListenQueue:
@@ -259,7 +297,7 @@ class Host:
         """
         now = self.counters()
         return observe.listen_queue(
-            observe.sockets(self.run, self.name),
+            observe.sockets(self._ask, self.name),
             self.name,
             port,
             overflows=now["TcpExt.ListenOverflows"],
@@ -270,20 +308,24 @@ class Host:
     def counters(self) -> Counters:
         """All counters of its kernel and its interfaces at this moment: ``counters()["TcpExt.ListenOverflows"]``. The difference of
         two, ``later - earlier``, is what happened in between."""
-        return counters(self.run, self.name)
+        return counters(self._ask, self.name)
 
     @property
     def sysctl(self) -> Sysctls:
         """Its sysctls, to read and set: ``host.sysctl["net.core.somaxconn"] = 4``."""
-        return Sysctls(self.run, self.name, own_kernel=self.kind == "vm")
+        return Sysctls(self._ask, self.name, own_kernel=self.kind == "vm")
+
+    def is_listening(self, port: int, *, protocol: Protocol = "tcp") -> bool:
+        """Whether something listens on a TCP port, over IPv4 or IPv6, or is bound to a UDP port."""
+        return observe.is_listening(self._ask, self.name, observe.check_port(port), protocol, own_kernel=self.kind == "vm")
 
     def wait_listening(self, port: int, *, timeout_s: float = 60, protocol: Protocol = "tcp") -> None:
         """Wait until something listens on a TCP port, over IPv4 or IPv6, or is bound to a UDP port. For a command that was started here
         :meth:`Process.wait_listening` is better: it hears of the command's end. Raises :class:`DeadlineExceeded`."""
         wait_until(
-            lambda: port in observe.listening_ports(self.run, protocol),
+            lambda: self.is_listening(port, protocol=protocol),
             timeout_s=timeout_s,
-            what=f"something that listens on {protocol.upper()} port {check_port(port)} of host {self.name}",
+            what=f"something that listens on {protocol.upper()} port {port} of host {self.name}",
             every_s=LISTENING_EVERY_S,
         )
 
@@ -310,15 +352,17 @@ class Host:
                 self._agent = Agent(self._connect(), self.name, why=self._why, realtime_shift=shift)
             return self._agent
 
-    def _noted(self, order: Order) -> Entry | None:
-        """The place in the transcript for what a command will write, if there is one."""
-        return self.transcript.begin(order.argv, order.files[1:]) if self.transcript is not None else None
-
-    def _start(self, order: Order, entry: Entry | None = None) -> Process:
+    def _start(self, order: Order, transcript: Transcript | None = None) -> Process:
         began = time.monotonic()
-        command = self._connection().start(order, entry=entry)
+        command = self._connection().start(order, transcript=transcript)
         command.wait_started()
-        return Process(self.name, command, order.argv, began, self.read, self.run)
+        return Process(self.name, command, order.argv, began, self.read, self._holders)
+
+    def _holders(self, port: int, protocol: Protocol, leader: int) -> Holders | None:
+        """Who holds the sockets that are listened on at a port, None when there is none; asked by a process."""
+        if not self.is_listening(port, protocol=protocol):
+            return None
+        return observe.holders(self._ask, self.name, port, protocol, leader)
 
     def _copy(self, order: Order, path: str, write: Callable[[InputStream], object]) -> None:
         """Run a command that makes ``path`` of what ``write`` gives it as its standard input."""

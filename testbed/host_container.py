@@ -13,11 +13,13 @@ from testbed import sysctls
 from testbed.engine import ContainerSpec
 from testbed.errors import EngineError, InputError, LabError, TestbedError
 from testbed.guest import FILES
+from testbed.host import OWN_CAPABILITIES, own_capabilities
 from testbed.lab import HOST, HOST_ROLE, LAB, ROLE, SETTINGS, container_name
 from testbed.plan import Settings, guest_from, init_arguments, names_for, to_label
 
 _INIT_ERROR = re.compile(rb"init: (sysctl|route|address) (.*)")
 _RUNC_SYSCTL = re.compile(r"/proc/sys/([\w/.-]+): (.*)")
+INIT = "/usr/lib/testbed/init"
 RESOLVER = "/etc/resolv.conf"
 
 
@@ -28,10 +30,11 @@ def host_spec(lab: str, name: str, settings: Settings, hosts: Mapping[str, Setti
     return ContainerSpec(
         name=container_name(lab, name),
         image=settings["image"],
-        argv=guest.runner_arguments("run", init) if guest else init,
+        argv=guest.runner_arguments("run", init) if guest else ["--own", own_capabilities(settings["capabilities"]), *init],
         labels={LAB: lab, ROLE: HOST_ROLE, HOST: name, SETTINGS: to_label(settings)},
         hostname=name,
-        capabilities=settings["capabilities"],
+        capabilities=settings["capabilities"] if guest else sorted({*settings["capabilities"], *OWN_CAPABILITIES}),
+        mounts=not guest,
         environment=settings["environment"],
         # Those of the IPC namespace; the network's are set by the host's first process.
         sysctls={one: value for one, value in settings["sysctls"].items() if not one.startswith("net.") and not guest},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,11 +21,13 @@ from testbed.errors import ImageError, TestbedError
 
 if TYPE_CHECKING:
     from testbed.engine import Engine
+    from testbed.native_tools import File
     from testbed.rootfs import Workbench
 
 REPOSITORY = "testbed/host"
 INIT = "/usr/lib/testbed/init"
-HOST_FOLDERS = ("agent", "host", "init", "programs")
+HOST_FOLDERS = ("agent", "host", "init", "native", "programs")
+MECHANISM = ("elf.py", "native_tools.py", "rootfs.py")  # the modules that put an image together
 PIECE = 1 << 20  # bytes that are read at once
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 
@@ -101,7 +103,7 @@ def host_image(architecture: Architecture, machine: Architecture | None = None, 
     machine = machine or architectures.of_machine()
     content = sources() if content is None else content
     mechanism = {
-        "rootfs.py": Path(__file__).with_name("rootfs.py").read_bytes(),
+        **{name: Path(__file__).with_name(name).read_bytes() for name in MECHANISM},
         "changes": "\n".join(_changes(architecture)).encode(),
         "for": f"{architecture.name} on {machine.name}".encode(),
     }
@@ -138,9 +140,11 @@ def build(
         from testbed.rootfs import Workbench  # late: a check that finds every image has no use for it
 
         bench = bench or Workbench()
+        # An emulated host's image has tools of the machine's own; where that one's is built as well, out of the same packages.
+        shared: Future[Mapping[str, File]] | None = Future() if any(one.architecture == one.machine for one in todo.missing) else None
         with ThreadPoolExecutor(len(todo.missing)) as workers:
             try:
-                for done in as_completed([workers.submit(_build_one, store, bench, one, progress) for one in todo.missing]):
+                for done in as_completed([workers.submit(_build_one, store, bench, one, progress, shared) for one in todo.missing]):
                     done.result()
             except BaseException:  # also Ctrl-C: what still runs would keep the pool, and so everybody, waiting
                 bench.stop()
@@ -178,14 +182,21 @@ def _changes(architecture: Architecture) -> list[str]:
     ]
 
 
-def _build_one(store: ImageStore, bench: Workbench, image: HostImage, progress: Progress) -> None:
+def _build_one(
+    store: ImageStore, bench: Workbench, image: HostImage, progress: Progress, shared: Future[Mapping[str, File]] | None
+) -> None:
     from testbed import rootfs
 
     def step(what: str) -> None:
         progress(image.name, what)
 
-    pieces = rootfs.root_file_system(bench, sources(), image.architecture, image.machine, step)
-    import_pieces(store, pieces, image.reference, platform=image.platform, changes=_changes(image.architecture))
+    pieces = rootfs.root_file_system(bench, sources(), image.architecture, image.machine, step, shared)
+    try:
+        import_pieces(store, pieces, image.reference, platform=image.platform, changes=_changes(image.architecture))
+    except BaseException as error:
+        if shared and image.architecture == image.machine and not shared.done():
+            shared.set_exception(error)  # the other would wait for it
+        raise
     step("done")
 
 

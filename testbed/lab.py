@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from ipaddress import ip_interface
 from typing import TypeVar
 
 from testbed.architecture import ARCHITECTURES, of_machine
 from testbed.engine import STDERR, Container, DockerNetwork, Engine
 from testbed.errors import UnknownName
-from testbed.host import Host, HostFacts, end_of_console
+from testbed.host import Host, HostFacts, end_of_console, own_capabilities
 from testbed.lock import lock
 from testbed.network import Address, Segment, device_name
 from testbed.plan import Existing, Settings, guest_from, segment_from_label
@@ -32,7 +33,7 @@ LAB, ROLE, HOST, NETWORK, SETTINGS = "testbed.lab", "testbed.role", "testbed.hos
 RUN = "testbed.run"  # the process whose lab this is, see testbed.runs
 SWITCH, HOST_ROLE = "switch", "host"
 READY, WAITING = b"init: ready", b"init: waiting"
-CUT_OFF = "cut off: the lab's switch does not run, or was started again"
+CUT_OFF = "cut off: the lab's switch does not run, or was started again, or has no links to it"
 WORKERS = 6  # what two cores can use; the engine itself is the limit beyond that
 # How long nothing of a killed `up` may appear before the engine counts as done with it.
 QUIET_S = 2.0
@@ -130,12 +131,20 @@ def _is_retired(container: Container) -> bool:
 def existing(engine: Engine, parts: Parts, *, interrupted: bool = False) -> Existing:
     """What is there in the plan's terms, with what is wrong with each host that cannot be kept.
 
-    After an ``interrupted`` `up` the switch is looked into as well.
+    After an ``interrupted`` `up` or reset the switch is looked into as well.
     """
     switch_works = parts.switch is not None and _works(engine, parts.switch)
+    unplugged: set[str] = set()
     if switch_works and parts.switch and interrupted:
-        switch_works = _is_complete(engine, parts.switch, parts)
-    broken = side_by_side(lambda one: what_is_wrong(engine, one) or ("" if switch_works else CUT_OFF), parts.hosts.values())
+        with make_switch(engine, parts.lab, parts.switch.id) as switch:
+            bridges, ports = (set(devices(switch, "link", "show", "up", "type", kind)) for kind in ("bridge", "veth"))
+        switch_works = bridges >= {bridge_name(name) for name in parts.networks}
+        unplugged = {name for name, one in parts.settings.items() if not ports >= {link["port"] for link in one["links"]}}
+
+    def wrong(name: str) -> str:
+        return what_is_wrong(engine, parts.hosts[name]) or ("" if switch_works and name not in unplugged else CUT_OFF)
+
+    broken = side_by_side(wrong, parts.hosts)
     return Existing(
         segments=parts.segments,
         hosts=parts.settings,
@@ -147,13 +156,6 @@ def existing(engine: Engine, parts: Parts, *, interrupted: bool = False) -> Exis
 def _works(engine: Engine, switch: Container) -> bool:
     """Whether a lab's switch runs, and has since it was made: one that was started again has lost its bridges and ports."""
     return switch.state == "running" and engine.written(switch.id, stream=STDERR).count(READY) == 1
-
-
-def _is_complete(engine: Engine, switch: Container, parts: Parts) -> bool:
-    """Whether every network of the lab has its bridge, finished."""
-    with make_switch(engine, parts.lab, switch.id) as host:
-        bridges = devices(host, "link", "show", "up", "type", "bridge")
-    return set(bridges) >= {bridge_name(name) for name in parts.networks}
 
 
 def devices(switch: Host, *question: str) -> list[str]:
@@ -189,10 +191,15 @@ class Lab:
 
     @property
     def switch(self) -> Host:
-        """The lab's switch, to run commands in: captures, impairments."""
+        """The lab's switch, to run commands in: captures, impairments. Over a connection of its own, to be closed."""
         if self._switch is None:
             raise UnknownName("switch", self.name, [])
         return make_switch(self.engine, self.name, self._switch.id)
+
+    @cached_property
+    def own_switch(self) -> Host:
+        """The switch over a connection that stays until the lab is closed, for what is done again and again."""
+        return self.switch
 
     def host(self, name: str) -> Host:
         """The host called ``name``, or :class:`UnknownName`."""
@@ -215,7 +222,7 @@ class Lab:
         return bridge_name(network)
 
     def close(self) -> None:
-        for host in self.hosts.values():
+        for host in (*self.hosts.values(), *([self.own_switch] if "own_switch" in vars(self) else [])):
             host.close()
 
     def __enter__(self) -> Lab:
@@ -233,16 +240,17 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 def make_host(engine: Engine, lab: str, name: str, container: str, settings: Settings) -> Host:
     addresses = {link["network"]: tuple(ip_interface(one).ip for one in link["addresses"]) for link in settings["links"]}
-    return Host.in_container(_facts(lab, name, settings["kind"], settings["arch"], container, addresses), engine)
+    own = "" if settings["guest"] else own_capabilities(settings["capabilities"])
+    return Host.in_container(_facts(lab, name, settings["kind"], settings["arch"], container, addresses, own), engine)
 
 
 def make_switch(engine: Engine, lab: str, container: str) -> Host:
     architecture = of_machine(engine.machine)
-    return Host.in_container(_facts(lab, SWITCH, "native", architecture.name, container, {}), engine)
+    return Host.in_container(_facts(lab, SWITCH, "native", architecture.name, container, {}, ""), engine)
 
 
-def _facts(lab: str, name: str, kind: str, arch: str, container: str, addresses: Mapping[str, tuple[Address, ...]]) -> HostFacts:
-    return HostFacts(lab, name, kind, arch, ARCHITECTURES[arch].byte_order, container, addresses)
+def _facts(lab: str, name: str, kind: str, arch: str, container: str, addresses: Mapping[str, tuple[Address, ...]], own: str) -> HostFacts:
+    return HostFacts(lab, name, kind, arch, ARCHITECTURES[arch].byte_order, container, addresses, own)
 
 
 @dataclass(frozen=True)
@@ -258,9 +266,9 @@ class Console:
     def read(cls, engine: Engine, container: Container) -> Console:
         written = engine.written(container.id, stream=STDERR, since=_seconds(engine.inspect(container.id).started_at))
         text = written.decode(errors="backslashreplace")
-        came_up = _CAME_UP.search(text)
+        *_, came_up = [None, *_CAME_UP.finditer(text)]  # the last time: a reset makes another guest
         how, kernel = came_up.groups() if came_up else ("not up", "unknown")
-        killed = _OUT_OF_MEMORY.findall(text)
+        killed = _OUT_OF_MEMORY.findall(text, came_up.end() if came_up else 0)
         if killed:
             how += f", out of memory: its kernel killed {', '.join(killed[-3:])}"
         return cls(kernel, how, text.splitlines())

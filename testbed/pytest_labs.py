@@ -29,7 +29,10 @@ class RunningLab(Protocol):
     @property
     def hosts(self) -> Sequence[str]: ...
     @property
+    def warnings(self) -> Sequence[str]: ...  # what was not as it should be when it came up, and yet well
+    @property
     def lab(self) -> object: ...  # what a test is given
+    def host(self, name: str) -> object: ...  # ... as testinfra's host
     def reset(self) -> None: ...
     def begin(self) -> None: ...  # a test begins: what comes from now on is its own
     def gather(self, directory: Path) -> Evidence: ...
@@ -140,7 +143,9 @@ class Labs:
                 removed = self.provider.remove_abandoned()
                 self._begun = True
                 self.notes += [f"lab {name} was removed: the run that it belonged to had been killed" for name in removed]
-            self._places[key] = _Place(topology, self.provider.up(self._named(topology)), mended=mended)
+            running = self.provider.up(self._named(topology))
+            self.notes += [f"lab {running.name}: {warning}" for warning in running.warnings]
+            self._places[key] = _Place(topology, running, mended=mended)
         except TestbedError as error:
             if isinstance(error, EngineError) and error.status is None:  # it did not even refuse
                 self._no_engine = cause = Cause("labs need a Docker engine", error)

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from testbed.api import Lab
-    from testbed.host import Host
     from testbed.pytest_run import Run
 
 MARKER = "topology"
@@ -82,19 +80,19 @@ def lab(request: pytest.FixtureRequest, _testbed: Run) -> object:
 
 
 def _plugin_of_host(*, beside_testinfra: bool) -> ModuleType:
-    """The plugin that has the fixture `host`. In tests without the marker it is testinfra's, as ever, where that is installed."""
+    """The plugin that has the fixture `host`. It is testinfra's host always; without the marker, of the hosts that testinfra knows of."""
     if beside_testinfra:
 
         @pytest.fixture(scope="module")
         def host(request: pytest.FixtureRequest, _testbed_host: None, _testinfra_host: object) -> object:
-            """In a test with a topology marker a host of it, a testbed.Host; in others testinfra's host."""
+            """testinfra's host. With a topology marker, each host of the topology; its `testbed` is the testbed.Host."""
             return _host(request) if hasattr(request, "param") else _testinfra_host
 
     else:
 
         @pytest.fixture(scope="module")
         def host(request: pytest.FixtureRequest, _testbed_host: None) -> object:
-            """A host of the test's topology, a testbed.Host. The test runs on each of them, or on each of the marker's hosts=."""
+            """testinfra's host, each host of the test's topology; its `testbed` is the testbed.Host."""
             return _host(request)
 
     plugin = ModuleType("testbed.pytest_host")
@@ -102,10 +100,11 @@ def _plugin_of_host(*, beside_testinfra: bool) -> ModuleType:
     return plugin
 
 
-def _host(request: pytest.FixtureRequest) -> Host:
-    lab: Lab = request.getfixturevalue("lab")
+def _host(request: pytest.FixtureRequest) -> object:
+    request.getfixturevalue("lab")
     _, name = request.param
-    return lab.host(name)
+    run: Run = request.getfixturevalue("_testbed")
+    return run.host(name)
 
 
 # Hooks

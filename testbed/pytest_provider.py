@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 class EngineLab:
     """A lab of the engine that is up, with what is noted of it for the case that a test fails."""
 
-    def __init__(self, name: str, *, record: bool) -> None:
+    def __init__(self, name: str, warnings: Sequence[str], *, record: bool) -> None:
         self.name = name
+        self.warnings = warnings
         self.lab = Lab.attach(name)
         self.hosts = list(self.lab.hosts)
         for host in self.lab.hosts.values():
@@ -36,6 +38,15 @@ class EngineLab:
             self.lab.close()
             error.hint = "without a recording of its networks: pytest -o testbed_record=false"
             raise
+
+    def host(self, name: str) -> object:
+        """testinfra's host, with the testbed.Host as its ``testbed``."""
+        from testbed.testinfra_backend import as_testinfra  # only where testinfra is installed
+
+        host = self.lab.host(name)
+        made = as_testinfra(host)
+        made.testbed = host
+        return made
 
     def reset(self) -> None:
         self.lab.reset()
@@ -72,9 +83,9 @@ class EngineLabs:
         """Bring a lab up. Raises :class:`TestbedError`, and then nothing is left of it."""
         engine = Engine()
         try:
-            up(engine, topology, new=True, run=self._run)
+            outcome = up(engine, topology, new=True, run=self._run)
             try:
-                return EngineLab(topology.name, record=self._record)
+                return EngineLab(topology.name, outcome.warnings, record=self._record)
             except BaseException:
                 labs.down(engine, topology.name)
                 raise

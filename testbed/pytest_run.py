@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from testbed import pytest_marker, pytest_report
 from testbed.pytest_labs import Labs, NoLab, Provider
 from testbed.pytest_provider import EngineLabs
 
+WITHOUT_TESTINFRA = (
+    "the fixture 'host' is testinfra's, and testinfra is not installed\n"
+    "  install pytest-testinfra, or use the fixture lab: lab.host(NAME) is a testbed.Host"
+)
 make_provider: Callable[..., Provider] = EngineLabs  # tests of the plugin itself put other ones here
 
 
@@ -46,6 +51,14 @@ class Run:
             pytest.fail("the fixture 'lab' takes its topology from @pytest.mark.topology(...), not from parametrize", pytrace=False)
         self.taken_by = current_test()
         return self.labs.take(wanted).lab
+
+    def host(self, name: str) -> object:
+        """A host of the lab that was taken, as testinfra's."""
+        running = self.labs.current
+        assert running is not None, "the lab is taken first"
+        if find_spec("testinfra") is None:
+            pytest.fail(WITHOUT_TESTINFRA, pytrace=False)
+        return running.host(name)
 
     def complete(self, report: pytest.TestReport, item: pytest.Item, error: BaseException | None) -> None:
         """Put into the report of a failure what the lab tells, or why there is none."""

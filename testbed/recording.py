@@ -23,7 +23,7 @@ SNAP = 2048  # bytes kept of a packet: whole ones of the usual MTU, and the begi
 FILE_MB = 16
 FILES = 2
 BUFFER_KIB = 4096
-DIRECTORY = "/run/testbed/recording"
+FILE = "/run/testbed/recording-{}.pcap"  # of a network, in the switch; tcpdump appends a number
 FLUSH_S = 2.0
 
 _FILE_HEADER = 24
@@ -43,22 +43,26 @@ class Recording:
     """The recording of a lab. Raises :class:`LabError` when it cannot begin."""
 
     def __init__(self, lab: Lab) -> None:
+        self._lab = lab
         self._switch = lab.switch
         self._running: dict[str, Process] = {}
         self._dropped: dict[str, int] = {}
         self._since_s = 0.0
         try:
-            self._ahead_s = self._clock_s() - time.time()
-            self._switch.run(["mkdir", "-p", DIRECTORY]).check(where="the switch")
+            # The switch's clock is this machine's own unless the engine is elsewhere.
+            self._ahead_s = 0.0 if lab.engine.local else float(self._switch.run(["date", "+%s.%N"]).check().text) - time.time()
             for network in lab.segments:
-                self._running[network] = self._begin(lab.bridge(network), network)
+                self._running[network] = self._begin(network)
         except BaseException:
             self.close()
             raise
         self.mark()
 
     def mark(self) -> None:
-        """What comes from now on is what :meth:`save` saves."""
+        """What comes from now on is what :meth:`save` saves. A tcpdump that has ended is started again."""
+        for network, process in self._running.items():
+            if process.exit_code is not None:
+                self._running[network], self._dropped[network] = self._begin(network), 0
         self._since_s = time.time() + self._ahead_s
 
     def save(self, directory: Path) -> dict[str, Saved]:
@@ -70,13 +74,10 @@ class Recording:
         """End it."""
         self._switch.close()
 
-    def _clock_s(self) -> float:
-        """The switch's clock; it is this machine's own unless the engine is elsewhere."""
-        return float(self._switch.run(["date", "+%s.%N"]).check(where="the switch").text)
-
-    def _begin(self, device: str, network: str) -> Process:
+    def _begin(self, network: str) -> Process:
+        device = self._lab.bridge(network)
         # -C counts in millions of bytes; -U: a packet is in the file when tcpdump has it
-        argv = command(device, "", "-s", str(SNAP), "-U", "-C", str(FILE_MB), "-W", str(FILES), "-w", f"{DIRECTORY}/{network}.pcap")
+        argv = command(device, "", "-s", str(SNAP), "-U", "-C", str(FILE_MB), "-W", str(FILES), "-w", FILE.format(network))
         argv[argv.index("-B") + 1] = str(BUFFER_KIB)
         process = self._switch.start(argv)
         wait_until_listening(process, self._switch, device, "")
@@ -94,7 +95,7 @@ class Recording:
         if data.from_the_middle:
             notes.append(f"only the last {FILES * FILE_MB} MB are kept")
         if dropped > before:
-            notes.append(f"{dropped - before} packets were too fast to be recorded")
+            notes.append(f"up to {dropped - before} packets were too fast to be recorded")
         return Saved(file, data.packets, "; ".join(notes))
 
     def _catch_up(self, process: Process) -> int:
@@ -121,7 +122,7 @@ class Recording:
 
     def _files(self, network: str) -> Iterator[bytes]:
         for number in range(FILES):
-            found = self._switch.run(["cat", f"{DIRECTORY}/{network}.pcap{number}"])
+            found = self._switch.run(["cat", f"{FILE.format(network)}{number}"])
             if found.exit_code == 0:
                 yield found.stdout
 

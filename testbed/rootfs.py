@@ -19,16 +19,19 @@ import tarfile
 import threading
 import tomllib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property, lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO
 
 from testbed.architecture import Architecture
 from testbed.errors import ImageError
+from testbed.native_tools import DIRECTORY as NATIVE_TOOLS
+from testbed.native_tools import File, chosen, is_candidate
 from testbed.process import search_path
 from testbed.shipped import as_root, setup_command
 
@@ -42,6 +45,14 @@ PIECE = 1 << 20
 # Without /etc/ld.so.cache every start of a program looks for its libraries in some 250 directories that are not there. ldconfig knows
 # only libraries of its own architecture, so it is the host's, static; where that is foreign, emulated for a twentieth of a second.
 LIBRARY_CACHE = '"$1/usr/sbin/ldconfig" -r "$1"'
+# What dpkg would have noted of the packages, for dpkg-query. They count as installed: what their scripts would have done is in the image.
+PACKAGE_LIST = """
+set -e
+for package in "$1"/var/cache/apt/archives/*.deb; do
+    about=$(dpkg-deb --field "$package")
+    printf '%s\\n\\n' "$about" | sed '/^Package:/a Status: install ok installed'
+done > "$1/var/lib/dpkg/status"
+"""
 
 # What each tool runs in. /tmp becomes a tmpfs that nobody else sees; --pdeathsig and --kill-child pass the death of
 # this process on to the whole PID namespace, and when its last process is gone the kernel takes the tmpfs away.
@@ -63,6 +74,15 @@ def silent(step: str) -> None:
 
 
 @dataclass(frozen=True)
+class NativeRecipe:
+    """Which ``tools`` of emulated hosts are the machine's own, which ``packages`` have them, and which are ``launched`` by our program."""
+
+    packages: tuple[str, ...]
+    tools: tuple[str, ...]
+    launched: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """images/host/recipe.toml and images/host/files. Paths are as tar writes them: ``./etc/hosts``; ``epoch`` in seconds."""
 
@@ -73,6 +93,7 @@ class Recipe:
     directories: Mapping[str, int]
     files: Mapping[str, bytes]
     epoch: int
+    native: NativeRecipe
 
     @classmethod
     def of(cls, sources: Mapping[str, bytes]) -> Recipe:
@@ -87,6 +108,7 @@ class Recipe:
             directories={path: int(mode, 8) for path, mode in raw["directories"].items()},
             files={f"./{path.removeprefix(prefix)}": content for path, content in sources.items() if path.startswith(prefix)},
             epoch=int(os.environ.get("SOURCE_DATE_EPOCH", raw["source_date_epoch"])),
+            native=NativeRecipe(**{name: tuple(raw["native"][name]) for name in ("packages", "tools", "launched")}),
         )
 
     def keeps(self, path: str) -> bool:
@@ -207,35 +229,74 @@ def _hint_for(output: str) -> str:
 
 
 def root_file_system(
-    bench: Workbench, sources: Mapping[str, bytes], architecture: Architecture, machine: Architecture, step: Step = silent
+    bench: Workbench,
+    sources: Mapping[str, bytes],
+    architecture: Architecture,
+    machine: Architecture,
+    step: Step = silent,
+    shared: Future[Mapping[str, File]] | None = None,
 ) -> Generator[bytes]:
     """The tar of a root file system for ``architecture``, piece by piece, made on a ``machine``.
 
-    ``sources`` are contents by path below images/. Raises :class:`ImageError` before the tar's end if anything failed.
+    ``sources`` are contents by path below images/. ``shared`` is for two that are made at the same time: the machine's own puts
+    into it what the other takes tools from. Raises :class:`ImageError` before the tar's end if anything failed.
     """
     recipe = Recipe.of(sources)
-    _require("mmdebstrap", "mmdebstrap")
-    argv = [
-        *("env", f"SOURCE_DATE_EPOCH={recipe.epoch}"),
-        *("mmdebstrap", *UNPACK, f"--architectures={architecture.name}"),
-        f"--extract-hook={LIBRARY_CACHE}",
-        *(f"--include={','.join(recipe.packages)}", "--format=tar", recipe.suite, "-", *apt_sources(recipe.suite)),
-    ]
+    hooks = (f"--extract-hook={LIBRARY_CACHE}", f"--extract-hook={PACKAGE_LIST}")
+    argv = ["env", f"SOURCE_DATE_EPOCH={recipe.epoch}", *unpacking(recipe.packages, recipe.suite, architecture, *hooks)]
+    foreign = architecture != machine
+    candidates: dict[str, File] = {}
+    present: set[str] = set()
 
     def on_line(line: str) -> None:
         if line.startswith("I: ") and line.endswith("..."):
             step(line.removeprefix("I: ").removesuffix("..."))
 
+    def on_member(member: tarfile.TarInfo, content: bytes) -> None:
+        present.add(member.name)
+        if shared and not foreign and is_candidate(member, machine):
+            candidates[member.name] = File(content, member.linkname)
+
     with bench.tool(f"unpacking Debian packages for {architecture.name}", argv, on_line=on_line) as tool:
         programs = compiled(bench, sources, "programs", architecture)  # while the packages are on their way
         own = compiled(bench, sources, "own", machine)
+        beside = compiled(bench, sources, "native", machine) if foreign else {}
         with tarfile.open(fileobj=tool.output, mode="r|", bufsize=PIECE) as tar:
-            yield from kept(tar, recipe)
+            yield from kept(tar, recipe, on_member)
+    if shared and not foreign:
+        shared.set_result(candidates)
     added = dict(recipe.files)
-    for folder, made in (("./usr/local/bin", programs), (OWN_PROGRAMS, own)):
+    for folder, made in (("./usr/local/bin", programs), (OWN_PROGRAMS, own), (NATIVE_TOOLS, beside)):
         added |= {f"{folder}/{name}": program for name, program in made.items()}
     yield from additions(recipe, added)
+    if foreign:
+        files = shared.result() if shared else unpacked_tools(bench, recipe, machine)
+        tools = chosen(files, recipe.native.tools, recipe.native.launched, machine)
+        yield from tools_beside(tools, recipe.epoch, present | {*recipe.directories, *recipe.links, *added})
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def unpacking(packages: Iterable[str], suite: str, architecture: Architecture, *options: str) -> list[str]:
+    """The command that writes ``packages`` and what they depend on, unpacked, as a tar. Raises :class:`ImageError` when it is absent."""
+    _require("mmdebstrap", "mmdebstrap")
+    return [
+        *("mmdebstrap", *UNPACK, f"--architectures={architecture.name}", *options),
+        *(f"--include={','.join(packages)}", "--format=tar", suite, "-", *apt_sources(suite)),
+    ]
+
+
+def unpacked_tools(bench: Workbench, recipe: Recipe, machine: Architecture) -> dict[str, File]:
+    """What the tools of ``machine`` are taken from when its own root file system is not being made. Raises :class:`ImageError`."""
+    argv = unpacking(recipe.native.packages, recipe.suite, machine)
+    with (
+        bench.tool(f"unpacking the tools of {machine.name}", argv) as tool,
+        tarfile.open(fileobj=tool.output, mode="r|", bufsize=PIECE) as tar,
+    ):
+        return {
+            member.name: File(content_of(tar, member) if member.isreg() else b"", member.linkname)
+            for member in tar
+            if is_candidate(member, machine)
+        }
 
 
 def compiled(bench: Workbench, sources: Mapping[str, bytes], target: str, architecture: Architecture) -> dict[str, bytes]:
@@ -260,8 +321,8 @@ def apt_sources(suite: str) -> list[str]:
     return [f"deb {mirror} {suite} main"] if mirror else []
 
 
-def kept(tar: tarfile.TarFile, recipe: Recipe) -> Iterator[bytes]:
-    """The members of ``tar`` that the recipe keeps, as the bytes of a new tar without its end.
+def kept(tar: tarfile.TarFile, recipe: Recipe, on_member: Callable[[tarfile.TarInfo, bytes], None]) -> Iterator[bytes]:
+    """The members of ``tar`` that the recipe keeps, as the bytes of a new tar without its end; ``on_member`` is told of each.
 
     Python modules get their bytecode, which dpkg would have made: it is the same for all architectures, and without it
     an emulated host spends two seconds on its first ``import socket``. Everything belongs to root, whoever makes it.
@@ -272,8 +333,9 @@ def kept(tar: tarfile.TarFile, recipe: Recipe) -> Iterator[bytes]:
         member.uid = member.gid = 0
         member.mode &= ~stat.S_ISGID  # which lends the rights of a group that it now is not of
         yield member.tobuf(tarfile.PAX_FORMAT)
+        content = content_of(tar, member) if member.isreg() else b""
+        on_member(member, content)
         if member.isreg():
-            content = content_of(tar, member)
             yield _padded(content)
             if member.name.startswith(MODULES) and member.name.endswith(".py"):
                 yield from file_entry(_bytecode_path(member.name), _bytecode(member.name, content), 0o644, recipe.epoch)
@@ -287,6 +349,23 @@ def additions(recipe: Recipe, files: Mapping[str, bytes]) -> Iterator[bytes]:
         yield entry_header(path, tarfile.SYMTYPE, 0o777, recipe.epoch, target=target)
     for path, content in files.items():
         yield from file_entry(path, content, 0o755 if path.startswith("./usr/") else 0o644, recipe.epoch)
+
+
+def tools_beside(files: Mapping[str, File], epoch: int, present: Container[str]) -> Iterator[bytes]:
+    """Programs, libraries and links, with the directories that they are in, as the bytes of a tar without its end.
+
+    What is ``present`` already is left out: the engine takes no tar with a path that comes twice.
+    """
+    for directory in dict.fromkeys(f"./{parent}" for path in files for parent in reversed(PurePosixPath(path).parents[:-1])):
+        if directory not in present:
+            yield entry_header(directory, tarfile.DIRTYPE, 0o755, epoch)
+    for path, file in files.items():
+        if path in present:
+            continue
+        if file.target:
+            yield entry_header(path, tarfile.SYMTYPE, 0o777, epoch, target=file.target)
+        else:
+            yield from file_entry(path, file.content, 0o755, epoch)
 
 
 def _bytecode_path(path: str) -> str:

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from testbed import observe
 from testbed.agent import DATA_MOST, OUTPUT_WINDOW, STDERR, STDOUT, Command, cut
 from testbed.errors import DeadlineExceeded, InputError, LabError
-from testbed.observe import Protocol
+from testbed.observe import Holders, Protocol, check_port
 from testbed.process import Deadline, Result, wait_until
 
 DEATH_S = 5.0  # a process that was sent SIGKILL is gone by then, or its host is
@@ -132,15 +131,20 @@ class Process:
     """
 
     def __init__(
-        self, host: str, command: Command, argv: tuple[str, ...], began: float, read: Callable[[str], bytes], run: observe.Run
+        self,
+        host: str,
+        command: Command,
+        argv: tuple[str, ...],
+        began: float,
+        read: Callable[[str], bytes],
+        holders: Callable[[int, Protocol, int], Holders | None],
     ) -> None:
         self.argv = argv
         self.pid = command.pid
         self.detached = command.order.detached
         self.output_files = command.order.files[1:] if self.detached else None
-        self._host = host
         self._read = read  # a file of the host
-        self._run = run  # another command on the host
+        self._holders = holders  # of a port of the host
         self._command = command
         self._began = began
         where = self._where = f"'{' '.join(argv)}' on host {host}"
@@ -222,12 +226,10 @@ class Process:
             if ended:
                 message = f"{self._where} ended with exit code {command.exit_code}, and did not {listens}"
                 raise LabError(message, hint=others + self._tail())
-            if port in observe.listening_ports(self._run, protocol):
-                owners = [one for found in observe.listeners(self._run, self._host, port, protocol) for one in found.owners]
-                if not owners or any(observe.is_of(self._run, one.pid, self.pid) for one in owners):
+            if holders := self._holders(port, protocol, self.pid):
+                if holders.ours:
                     return
-                named = ", ".join(dict.fromkeys(f"{one.name} (process {one.pid})" for one in owners))
-                others = f"that port is held by {named}\n  "
+                others = f"that port is held by {holders.named}\n  "
             if last:
                 raise DeadlineExceeded(f"{self._where} to {listens}", timeout_s or 0, hint=others + self._tail())
             left_s = deadline.left_s
@@ -298,13 +300,6 @@ class Process:
             return wait_until(found, timeout_s=float("inf") if timeout_s is None else timeout_s, what=what, every_s=0.05)
         except DeadlineExceeded as error:
             raise DeadlineExceeded(what, error.timeout_s, hint=self._tail()) from None
-
-
-def check_port(port: int) -> int:
-    """A TCP or UDP port, or :class:`InputError`."""
-    if not 1 <= port <= 65535:
-        raise InputError(f"there is no port {port}", hint="ports are 1 to 65535")
-    return port
 
 
 def tail(stdout: bytes, stderr: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections import deque
@@ -72,7 +73,7 @@ class Transcript:
         entries = self.entries
         lines = [f"({self._count - len(entries)} commands before these)"] if self._count > len(entries) else []
         for entry in entries:
-            lines += [f"+{entry.began_s - self._since_s:.3f} s  {' '.join(entry.argv)}", f"  {entry.ending or 'runs'}"]
+            lines += [f"+{entry.began_s - self._since_s:.3f} s  {shlex.join(entry.argv)}", f"  {entry.ending or 'runs'}"]
             lines += [f"  its output goes to {' and '.join(filter(None, entry.files))}"] if any(entry.files) else []
             for stream, name in STREAMS.items():
                 text, before = entry.output(stream)

@@ -77,6 +77,31 @@ def down(lab: str | None, everything: bool) -> None:
 
 
 @click.command()
+@click.argument("lab")
+@click.argument("hosts", metavar="[HOST]...", nargs=-1)
+def reset(lab: str, hosts: tuple[str, ...]) -> None:
+    """Make the hosts of a lab, or some of them, what they were when it came up.
+
+    Processes, sockets, counters, firewall, queueing disciplines, sysctls and files are as the topology says. In place:
+    20 milliseconds a host, half a second for a vm.
+
+    \b
+    Examples:
+      testbed reset cross-endian
+      testbed reset cross-endian little-a big-a
+    """
+    import time
+
+    from testbed import reset as resetting
+    from testbed.arguments import engine, lab_called
+
+    with engine() as its_engine, lab_called(its_engine, lab) as there:
+        begin = time.monotonic()
+        resetting.reset(there, hosts or None)
+        click.echo(f"lab {there.name}: hosts made new: {len(hosts or there.hosts)}, {time.monotonic() - begin:.2f} s")
+
+
+@click.command()
 @click.argument("lab", required=False)
 @AS_JSON
 def status(lab: str | None, as_json: bool) -> None:

@@ -8,9 +8,8 @@ A test project uses them with this in its conftest.py:
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +26,8 @@ class FakeLabs:
 
     asked: Path
     fails: Callable[[str], Exception | None] = lambda _: None
-    abandoned: list[str] = field(default_factory=list)
+    abandoned: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
     def ask(self, what: str) -> None:
         with self.asked.open("a") as file:
@@ -37,17 +37,18 @@ class FakeLabs:
 
     def up(self, topology: Topology) -> FakeLab:
         self.ask(f"up {topology.name}")
-        return FakeLab(self, topology)
+        return FakeLab(self, topology, self.warnings)
 
     def remove_abandoned(self) -> list[str]:
         self.ask("remove abandoned")
-        return self.abandoned
+        return list(self.abandoned)
 
 
 @dataclass
 class FakeLab:
     labs: FakeLabs
     topology: Topology
+    warnings: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -59,7 +60,10 @@ class FakeLab:
 
     @property
     def lab(self) -> SimpleNamespace:
-        return SimpleNamespace(name=self.name, host=lambda name: f"{self.name}/{name}", process=os.getpid())
+        return SimpleNamespace(name=self.name)
+
+    def host(self, name: str) -> str:
+        return f"{self.name}/{name}"
 
     def reset(self) -> None:
         self.labs.ask(f"reset {self.name}")
@@ -81,7 +85,7 @@ class FakeLab:
         self.labs.ask(f"down {self.name}")
 
 
-def use(asked: str | Path, *, fails: dict[str, str] | None = None, abandoned: Iterable[str] = ()) -> None:
+def use(asked: str | Path, *, fails: dict[str, str] | None = None, abandoned: Sequence[str] = (), warnings: Sequence[str] = ()) -> None:
     """From now on the plugin's labs in this process are such. ``fails``: beginning of a line -> the error's message; "engine: ..." is
     an engine that does not answer."""
     path = Path(asked).resolve()
@@ -94,7 +98,7 @@ def use(asked: str | Path, *, fails: dict[str, str] | None = None, abandoned: It
         return None
 
     def made(*, keep: bool, record: bool) -> FakeLabs:
-        labs = FakeLabs(path, failure, list(abandoned))
+        labs = FakeLabs(path, failure, abandoned, warnings)
         labs.ask(f"begin keep={keep} record={record}")
         return labs
 

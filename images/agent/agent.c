@@ -1,6 +1,6 @@
 /* Runs commands on a host for a client at the other end of two byte streams: protocol.h says how they talk.
  *
- *     agent                       standard input and output (under docker exec -i)
+ *     agent [--own CAPABILITIES]  standard input and output (under docker exec -i); CAPABILITIES: see own.h
  *     agent --fds IN OUT          two descriptors that it was given
  *     agent --device PATH         a device to read and write (a virtio-serial port); stays after GOODBYE
  *
@@ -15,6 +15,7 @@
 
 #include "clock.h"
 #include "frame.h"
+#include "own.h"
 #include "spawn.h"
 
 #include <arpa/inet.h>
@@ -22,6 +23,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -75,6 +77,8 @@ static struct command *commands;
 static int in = STDIN_FILENO, out = STDOUT_FILENO, signals;
 static bool stays, greeted;
 static int nothing; /* see struct order */
+static uint64_t own; /* see struct order */
+static struct { uint32_t id; char *hosts; int mounts; } reset; /* hosts is NULL where none is asked for */
 static int64_t held_until; /* in ms: nothing that waits for the client is urgent before */
 
 static struct { unsigned char *bytes; size_t start, end, capacity; } queue; /* on its way to the client */
@@ -511,6 +515,7 @@ static void take_start(uint32_t id, unsigned char *body, size_t size)
     struct order order = {
         .detached = flags & DETACHED,
         .nothing = nothing,
+        .own = own,
         .terminal = flags & TERMINAL,
         .brief = flags & BRIEF,
         .size = size_at(body + 8),
@@ -562,6 +567,56 @@ static void take_credit(struct command *command, const unsigned char *body, size
         stream->credit += more;
 }
 
+/* Init does it, and tells its steps by signals that carry their numbers. */
+static void take_reset(uint32_t id, const unsigned char *hosts, size_t size)
+{
+    if (reset.hosts) {
+        refuse(id, "a RESET while there is one");
+        return;
+    }
+    reset.id = id;
+    reset.hosts = calloc(size + 1, 1);
+    if (!reset.hosts)
+        die("out of memory");
+    reset.mounts = open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC); /* now: this /proc will be gone */
+    memcpy(reset.hosts, hosts, size);
+    end_session(EVERY);
+    if (sigqueue(1, SIGUSR1, (union sigval){0}) < 0)
+        die("init cannot be asked for a reset: %s", strerror(errno));
+}
+
+/* The commands to come belong in init's new root, which is on top of all in its mount namespace, and its network namespace. */
+static void follow_init(void)
+{
+    if (reset.mounts < 0 || setns(reset.mounts, CLONE_NEWNS) < 0)
+        die("the host's new root: %s", strerror(errno));
+    int network = open("/proc/1/ns/net", O_RDONLY | O_CLOEXEC);
+    if (network < 0 || setns(network, CLONE_NEWNET) < 0)
+        die("the host's new network namespace: %s", strerror(errno));
+    close(network);
+    close(reset.mounts);
+}
+
+static void write_hosts(void)
+{
+    FILE *file = *reset.hosts ? fopen("/etc/hosts", "we") : NULL;
+    if (*reset.hosts && (!file || fputs(reset.hosts, file) < 0 || fclose(file) != 0))
+        die("/etc/hosts: %s", strerror(errno));
+    free(reset.hosts);
+    reset.hosts = NULL;
+}
+
+static void take_reset_step(unsigned char step)
+{
+    if (!reset.hosts)
+        return;
+    if (step == RESET_DONE) {
+        follow_init();
+        write_hosts();
+    }
+    tell(&(struct command){.id = reset.id}, RESET, &step, 1);
+}
+
 static void take_frame(unsigned char kind, uint32_t id, unsigned char *body, size_t size)
 {
     if (!greeted && kind != HELLO)
@@ -578,6 +633,12 @@ static void take_frame(unsigned char kind, uint32_t id, unsigned char *body, siz
             leave(0);
         end_session(id >> SESSION_SHIFT);
         tell(&(struct command){.id = id}, GOODBYE, NULL, 0);
+        return;
+    case RESET:
+        if (stays)
+            refuse(id, "no RESET of this host is for its agent");
+        else
+            take_reset(id, body, size);
         return;
     case ENVIRONMENT:
         take_environment((char *)body, size);
@@ -721,9 +782,12 @@ static void wait_for_events(int patience)
 static void take_signal(void)
 {
     struct signalfd_siginfo arrived;
-    while (read(signals, &arrived, sizeof arrived) == sizeof arrived)
-        if (arrived.ssi_signo != SIGCHLD)
+    while (read(signals, &arrived, sizeof arrived) == sizeof arrived) {
+        if (arrived.ssi_signo == SIGUSR1 && arrived.ssi_pid == 1)
+            take_reset_step((unsigned char)arrived.ssi_int);
+        else if (arrived.ssi_signo != SIGCHLD && arrived.ssi_signo != SIGUSR1)
             leave(128 + (int)arrived.ssi_signo);
+    }
     look_for_ends();
 }
 
@@ -746,8 +810,10 @@ static void read_arguments(int argc, char *argv[])
         if (in < 0)
             die("%s: %s", argv[2], strerror(errno));
         stays = true;
+    } else if (argc == 3 && strcmp(argv[1], "--own") == 0) {
+        own = capability_set(argv[2]);
     } else if (argc != 1) {
-        die("usage: agent [--fds IN OUT | --device PATH]");
+        die("usage: agent [--own CAPABILITIES | --fds IN OUT | --device PATH]");
     }
 }
 
@@ -783,6 +849,7 @@ int main(int argc, char *argv[])
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
     signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (signals < 0)
         die("signalfd: %s", strerror(errno));

@@ -14,6 +14,7 @@
  *     RESIZE     ROWS(2) COLUMNS(2), of its terminal   EXITED   BY_SIGNAL(1) VALUE(1)
  *     GOODBYE                                          GOODBYE, from an agent that stays
  *     ENVIRONMENT NAME=VALUE, each ends in NUL
+ *     RESET      text                                  RESET    STEP(1), each with the id of the request
  *
  * START's body: FLAGS(4) MODE(4) ROWS(2) COLUMNS(2) ARGC(4) ENVC(4), then strings that each end in NUL: the working
  * directory, the user, the files to use as standard input, output and error ("" for a stream of the protocol; opened as
@@ -33,6 +34,10 @@
  *
  * ENVIRONMENT is what all commands get from then on, beside the agent's own.
  *
+ * RESET makes the host what it was when it came up: nothing runs on it but this agent, and its network namespace, file system
+ * and sysctls are new. The text, if there is any, is its /etc/hosts then: other hosts may have come since. The end of its commands is not told. RESET_WAITING comes when the links are to be put in (a guest keeps
+ * its own), RESET_DONE when it is done; where it cannot be done the host ends.
+ *
  * HELLO ends whatever an earlier client had running, GOODBYE and the end of the input what this one has, except
  * commands that are detached. EXITED comes when the command is reaped and its process group killed; output that was
  * written before may still follow. A command is over for the client with EXITED and both ENDs. Frames about a command
@@ -43,11 +48,13 @@
 
 enum kind {
     HELLO = 1, START, STDIN, STDIN_END, SIGNAL, RESIZE, CREDIT, GOODBYE,
-    STARTED, FAILED, STDOUT, STDERR, END, EXITED, ENVIRONMENT
+    STARTED, FAILED, STDOUT, STDERR, END, EXITED, ENVIRONMENT, RESET
 };
 
 /* What could not be had, in FAILED. */
 enum what { NO_COMMAND = 1, NO_DIRECTORY, NO_USER, NO_STDIN, NO_STDOUT, NO_STDERR, NO_PROCESS, NO_TERMINAL };
+
+enum reset_step { RESET_WAITING = 1, RESET_DONE };
 
 enum {              /* START's flags; the first two exclude each other */
     DETACHED = 1,   /* outlives the client, has files or /dev/null for streams */

@@ -1,4 +1,5 @@
 #include "spawn.h"
+#include "own.h"
 #include "protocol.h"
 
 #include <ctype.h>
@@ -263,6 +264,8 @@ static _Noreturn void become(struct plan *plan)
     sigset_t none;
 
     setsid();
+    if (give_up(order->own) < 0)
+        fail(plan, NO_PROCESS);
     if (plan->slave >= 0 && ioctl(plan->slave, TIOCSCTTY, 0) < 0)
         fail(plan, NO_TERMINAL);
     for (int number = 0; number < 3; number++) {

@@ -6,6 +6,7 @@
 #include "terminal.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #define NOTHING "/dev/null"
@@ -18,6 +19,7 @@ struct order {
     const char *directory;   /* "" for / */
     const char *user;        /* name, UID or UID:GID; "" for the agent's own */
     const char *files[3];    /* to be standard input, output and error; "" for a pipe, or the terminal */
+    uint64_t own;            /* capabilities that are the agent's own, see own.h */
     int nothing;             /* NOTHING, open already: most commands have it as input, and in a guest a system call takes 0.1 ms */
     char **arguments;        /* ends in NULL */
     char **environment;      /* what is added to the agent's own; ends in NULL */

@@ -2,7 +2,8 @@
  * On a guest, whose PID 1 is another (guest/guest.c), it does the same as a process like others.
  *
  *     init --from-input
- *     init [--environment NAME=VALUE]... [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]...
+ *     init --wait
+ *     init [--own CAPABILITIES] [--environment NAME=VALUE]... [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]...
  *          [--hosts TEXT] [--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]...
  *          [-- COMMAND ARGUMENT...]
  *
@@ -14,6 +15,13 @@
  * SIGINT end the host. Without addresses there is nothing to wait for.
  *
  * With --from-input the arguments are read from standard input, each ends in NUL.
+ *
+ * With --own (which capabilities: agent/own.h) the host can be made new. Then it has from the start a network namespace and a root
+ * file system of init's making (fresh.h), and SIGUSR1 makes them again: whatever runs ends, but the process that sent the
+ * signal, and all of the above happens again, with SIGUSR1 to that process, its value a step of agent/protocol.h's RESET, in
+ * the place of words on standard error. Commands do not get those capabilities.
+ *
+ * --wait returns when the guest on which it runs is ready.
  *
  * For a guest, before all of this: more of the command's environment, its name, its wall clock (seconds since 1970 with nine decimals), bytes for the kernel's
  * random number generator, which starts anew with them, and the MAC and MTU of each device, which is not put in.
@@ -30,9 +38,11 @@
 #include <linux/random.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -40,12 +50,21 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../agent/own.h"
+#include "../agent/protocol.h"
+#include "fresh.h"
 #include "netlink.h"
 
 #define RUN_DIRECTORY "/run/testbed"
 #define EXIT_FILE RUN_DIRECTORY "/command.exit"
 
+#define READY_DIRECTORY "/run"
+#define READY_FILE READY_DIRECTORY "/testbed.ready" /* of a guest */
+
+enum { RESET_S = 20 };
 enum { NOT_CONFIGURED = 1, BAD_ARGUMENTS = 2, CANNOT_EXECUTE = 126, NOT_FOUND = 127 };
+
+static uint64_t own; /* capabilities that commands do not get */
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static void say(const char *format, ...)
@@ -314,7 +333,8 @@ static _Noreturn void become(char *const command[])
     for (int signal_number = 1; signal_number < NSIG; signal_number++)
         by_default(signal_number);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    execvp(command[0], command);
+    if (give_up(own) == 0)
+        execvp(command[0], command);
     int error = errno;
     say("command %s: %s", command[0], error_name(error));
     _exit(error == ENOENT ? NOT_FOUND : CANNOT_EXECUTE);
@@ -343,7 +363,7 @@ static void note_end(int status)
 static _Noreturn void wrong(const char *what)
 {
     say("%s: unknown, or its value is missing or malformed", what);
-    say("usage: init --from-input | [--environment NAME=VALUE]... [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT] "
+    say("usage: init --from-input | --wait | [--own CAPABILITIES] [--environment NAME=VALUE]... [--hostname NAME] [--clock SECONDS] [--seed HEX] [--link DEVICE MAC MTU]... [--hosts TEXT] "
         "[--sysctl NAME=VALUE]... [--address DEVICE CIDR]... [--route DESTINATION VIA]... [-- COMMAND ARGUMENT...]");
     exit(BAD_ARGUMENTS);
 }
@@ -356,6 +376,8 @@ static char **parse(int argc, char *argv[], int *has_addresses, int *has_links)
             i += 1;
         } else if (has_one_value(argv[i]) && i + 1 < argc) {
             i += 1;
+        } else if (strcmp(argv[i], "--own") == 0 && i + 1 < argc) {
+            own = capability_set(argv[++i]);
         } else if (strcmp(argv[i], "--link") == 0 && i + 3 < argc) {
             *has_links = 1;
             i += 3;
@@ -384,6 +406,8 @@ static int configure(enum phase phase, int argc, char *argv[])
             char *assignment = argv[++i];
             if (phase == (names_device(assignment, argc, argv) ? DEVICE_SYSCTLS : BEFORE_LINKS))
                 failed = set_sysctl(assignment);
+        } else if (strcmp(argv[i], "--own") == 0) {
+            i++;
         } else if (has_one_value(argv[i])) {
             if (phase == IDENTITY)
                 failed = identify(argv[i], argv[i + 1]);
@@ -432,35 +456,138 @@ static _Noreturn void end(int signal_number)
     _exit(0); /* the kernel ends everything else in this PID namespace */
 }
 
-int main(int argc, char *argv[])
+static int note_ready(void)
 {
-    sigset_t deaths;
-    sigemptyset(&deaths);
-    sigaddset(&deaths, SIGCHLD);
-    sigprocmask(SIG_BLOCK, &deaths, NULL); /* from here none is lost: they wait for sigwaitinfo */
-    signal(SIGTERM, end);                  /* PID 1 is sent only those signals that it handles */
-    signal(SIGINT, end);
+    int file = open(READY_FILE, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    return file < 0 ? -1 : close(file);
+}
 
-    if (argc == 2 && strcmp(argv[1], "--from-input") == 0)
-        argv = read_arguments(argv[0], &argc);
-    int has_addresses = 0, has_links = 0;
-    char **command = parse(argc, argv, &has_addresses, &has_links);
-    if (has_addresses && only_ipv4_by_default() < 0)
+static int wait_until_ready(void)
+{
+    char event[4096];
+    int changes = inotify_init1(IN_CLOEXEC); /* first, and then a look: it is seen by one or the other */
+    if (changes < 0 || inotify_add_watch(changes, READY_DIRECTORY, IN_CREATE) < 0) {
+        say("%s: %s", READY_DIRECTORY, error_name(errno));
         return NOT_CONFIGURED;
-    for (enum phase phase = IDENTITY; phase < PHASES; phase++) {
-        if (phase == ADDRESSES && has_addresses && !has_links)
-            say("waiting");
-        if (configure(phase, argc, argv) < 0)
-            return NOT_CONFIGURED;
     }
+    while (access(READY_FILE, F_OK) < 0)
+        if (read(changes, event, sizeof event) < 0 && errno != EINTR)
+            return NOT_CONFIGURED;
+    return 0;
+}
 
+struct host { int argc; char **argv, **command; int has_addresses, has_links; };
+
+/* WAITING says that the links are to be put in now. */
+static int make_host(const struct host *host, void (*waiting)(void))
+{
+    if (host->has_addresses && only_ipv4_by_default() < 0)
+        return -1;
+    for (enum phase phase = IDENTITY; phase < PHASES; phase++) {
+        if (phase == ADDRESSES && host->has_addresses && !host->has_links)
+            waiting();
+        if (configure(phase, host->argc, host->argv) < 0)
+            return -1;
+    }
     mkdir(RUN_DIRECTORY, 0755);
     unlink(EXIT_FILE); /* of an earlier life of this container */
+    return 0;
+}
+
+static void say_waiting(void)
+{
+    say("waiting");
+}
+
+/* Ends the host when it cannot be done. */
+static void freshen(void)
+{
+    const char *failed = fresh_network();
+    if (!failed)
+        failed = fresh_root();
+    if (!failed)
+        return;
+    say("the host cannot have %s of its own: %s", failed, error_name(errno));
+    exit(NOT_CONFIGURED);
+}
+
+static pid_t asker; /* of a reset */
+
+static void tell_asker(int step)
+{
+    sigqueue(asker, SIGUSR1, (union sigval){.sival_int = step});
+}
+
+static void tell_waiting(void)
+{
+    tell_asker(RESET_WAITING);
+}
+
+static void too_late(int signal_number)
+{
+    (void)signal_number;
+    static const char words[] = "init: the reset took too long: its links were not put in\n";
+    (void)!write(STDERR_FILENO, words, sizeof words - 1);
+    _exit(NOT_CONFIGURED);
+}
+
+/* Whoever asked is the only process that goes on. What cannot be made new ends the host, as what could not be made at first. */
+static void reset(const struct host *host, pid_t by)
+{
+    asker = by;
+    alarm(RESET_S);
+    const char *failed = end_others(by);
+    if (!failed)
+        failed = fresh_ipc();
+    if (failed) {
+        say("the host cannot be reset: %s: %s", failed, error_name(errno));
+        exit(NOT_CONFIGURED);
+    }
+    freshen();
+    if (make_host(host, tell_waiting) < 0)
+        exit(NOT_CONFIGURED);
+    alarm(0);
+    tell_asker(RESET_DONE);
+}
+
+int main(int argc, char *argv[])
+{
+    sigset_t awaited;
+    sigemptyset(&awaited);
+    sigaddset(&awaited, SIGCHLD);
+    sigaddset(&awaited, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &awaited, NULL); /* from here none is lost: they wait for sigwaitinfo */
+    signal(SIGTERM, end);                   /* PID 1 is sent only those signals that it handles */
+    signal(SIGINT, end);
+    signal(SIGALRM, too_late);
+
+    bool on_guest = false;
+    if (argc == 2 && strcmp(argv[1], "--wait") == 0)
+        return wait_until_ready();
+    if (argc == 2 && strcmp(argv[1], "--from-input") == 0) {
+        on_guest = true;
+        argv = read_arguments(argv[0], &argc);
+    }
+    struct host host = {.argc = argc, .argv = argv};
+    host.command = parse(argc, argv, &host.has_addresses, &host.has_links);
+    if (own)
+        freshen();
+    if (make_host(&host, say_waiting) < 0)
+        return NOT_CONFIGURED;
     say("ready");
-    pid_t main_pid = command ? start(command) : -1;
+    if (on_guest && note_ready() < 0)
+        return NOT_CONFIGURED;
+    pid_t main_pid = host.command ? start(host.command) : -1;
 
     for (;;) {
-        sigwaitinfo(&deaths, NULL);
+        siginfo_t arrived;
+        if (sigwaitinfo(&awaited, &arrived) == SIGUSR1) {
+            if (!own)
+                continue;
+            reset(&host, arrived.si_pid);
+            main_pid = host.command ? start(host.command) : -1;
+            continue;
+        }
         int status;
         for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) /* several deaths may be one SIGCHLD */
             if (pid == main_pid) {

@@ -106,11 +106,14 @@ int wait_for_device(const char *device)
     return error;
 }
 
-static int bring_up(int index)
+int set_up(const char *device)
 {
+    unsigned index = if_nametoindex(device);
+    if (index == 0)
+        return errno;
     struct request request;
     begin(&request, RTM_NEWLINK, 0, sizeof request.body.link);
-    request.body.link = (struct ifinfomsg){.ifi_family = AF_UNSPEC, .ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
+    request.body.link = (struct ifinfomsg){.ifi_family = AF_UNSPEC, .ifi_index = (int)index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
     return ask(&request);
 }
 
@@ -138,7 +141,7 @@ int set_address(const char *device, const char *cidr)
     unsigned index = if_nametoindex(device);
     if (index == 0)
         return errno;
-    int error = bring_up((int)index);
+    int error = set_up(device);
     if (error)
         return error;
 

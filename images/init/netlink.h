@@ -6,6 +6,9 @@
 /* Return when there is a device of that name in this network namespace; 0, or an errno. */
 int wait_for_device(const char *device);
 
+/* Bring DEVICE up. */
+int set_up(const char *device);
+
 /* Give DEVICE, which must be down, its MAC address (six pairs of hexadecimal digits) and MTU. */
 int set_link(const char *device, const char *mac, int mtu);
 

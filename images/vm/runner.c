@@ -4,12 +4,12 @@
  *
  * QEMU_ARGUMENTS says how many of the arguments that follow are QEMU's command line; it finds its ends of what it is given
  * as file descriptors AGENT_FD, QMP_FD and TAPS_FD, TAPS_FD + 1, ... The rest is for init (see init/init.c), which is run
- * in the guest once that answers.
+ * in the guest once that answers. `init --wait` returns in it when it is a host.
  *
  * `run` restores the guest from the snapshot in DIRECTORY, or boots it where there is none or it does not answer, and
  * says which: "vm: restored RELEASE" or "vm: booted RELEASE". While QEMU restores, the host's links are put in from outside ("init:
  * waiting" asks for them). Then clients reach the guest's agent at AGENT_SOCKET (see sessions.h). The container
- * ends when the guest does.
+ * ends when the guest does. A client can have the guest made new: another one is restored, on the same links.
  *
  * `save` boots the guest and makes the snapshot: its memory is the file that is its memory while it runs, so that saving
  * takes no time, and a clone maps it and copies only the pages that it writes. */
@@ -299,6 +299,7 @@ static void make_host(char **arguments, int count)
         }
         close(files);
     }
+    told.size = 0;
     tell_individuality(); /* after the files, whose unpacking may take a while: the clock goes on */
     for (char **variable = environ; *variable; variable++) {
         tell("--environment");
@@ -324,12 +325,28 @@ static void warm_up(void)
         run_on_guest(qemu.agent, commands[i], -1);
 }
 
-static int save(int memory_mb, int networks, const int *taps, char **arguments, int count)
+/* What came for the guest before this one. */
+static void drain(int tap)
+{
+    static char frame[128 * 1024];
+    struct pollfd readable = {.fd = tap, .events = POLLIN};
+    while (poll(&readable, 1, 0) > 0 && read(tap, frame, sizeof frame) > 0)
+        ;
+}
+
+struct guest { int memory_mb, networks, taps[NETWORKS_MOST], qemu_count, init_count; char **qemu_arguments, **init_arguments; };
+
+static void start_guest(const struct guest *guest, enum mode mode)
+{
+    start_qemu(mode, guest->memory_mb, guest->networks, guest->taps, guest->qemu_arguments, guest->qemu_count);
+}
+
+static int save(const struct guest *guest)
 {
     int memory = open(MEMORY, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (memory < 0 || ftruncate(memory, (off_t)memory_mb << 20) < 0)
+    if (memory < 0 || ftruncate(memory, (off_t)guest->memory_mb << 20) < 0)
         die(MEMORY);
-    start_qemu(SAVE, memory_mb, networks, taps, arguments, count);
+    start_guest(guest, SAVE);
     if (!greet_agent(qemu.agent, BOOTED_MS))
         return say_not_up();
     warm_up();
@@ -341,22 +358,24 @@ static int save(int memory_mb, int networks, const int *taps, char **arguments, 
     return 0;
 }
 
-static int bring_up(int memory_mb, int networks, const int *taps, char **arguments, int count)
+static int bring_up(const struct guest *guest)
 {
+    static bool linked;
     char release[128];
     bool restored = access(STATE, R_OK) == 0;
     read_release(release, sizeof release);
-    start_qemu(restored ? RESTORE : BOOT, memory_mb, networks, taps, arguments, count);
+    start_guest(guest, restored ? RESTORE : BOOT);
     bool loading = restored && load_snapshot();
-    if (networks > 0)
+    if (!linked && guest->networks > 0)
         say("init: waiting");
-    for (int i = 0; i < networks; i++)
+    for (int i = 0; !linked && i < guest->networks; i++)
         if ((errno = join_tap(i)) != 0)
             die("joining the guest's network");
+    linked = true;
     if (restored && !(loading && agent_answers(qemu.agent, RESTORED_MS))) {
         say("vm: the snapshot could not be restored, so the guest is booted");
         stop_qemu();
-        start_qemu(BOOT, memory_mb, networks, taps, arguments, count);
+        start_guest(guest, BOOT);
         restored = false;
     }
     if (!restored && !greet_agent(qemu.agent, BOOTED_MS))
@@ -367,10 +386,29 @@ static int bring_up(int memory_mb, int networks, const int *taps, char **argumen
     return 0;
 }
 
-static int serve(int listener, int signals)
+static int make_anew(const struct guest *guest)
+{
+    stop_qemu();
+    begin_sessions_anew();
+    for (int i = 0; i < guest->networks; i++)
+        drain(guest->taps[i]);
+    int code = bring_up(guest);
+    if (code == 0) {
+        make_host(guest->init_arguments, guest->init_count);
+        tell_reset_done();
+    }
+    return code;
+}
+
+static int serve(const struct guest *guest, int listener, int signals)
 {
     for (;;) {
         int code = serve_clients(listener, qemu.agent, signals);
+        if (code == RESET_ASKED) {
+            if ((code = make_anew(guest)) != 0)
+                return code;
+            continue;
+        }
         if (code >= 0) {
             say("vm: init ended on the guest");
             stop_qemu();
@@ -393,12 +431,18 @@ static int serve(int listener, int signals)
 int main(int argc, char *argv[])
 {
     enum { MODE = 1, MEMORY_MB, NETWORKS, COUNT, QEMU };
-    int taps[NETWORKS_MOST];
     if (argc < QEMU + 1 || atoi(argv[NETWORKS]) > NETWORKS_MOST || QEMU + atoi(argv[COUNT]) > argc) {
         say("usage: runner save|run MEMORY_MB NETWORKS QEMU_ARGUMENTS ARGUMENT... [INIT_ARGUMENT...]");
         return BAD_ARGUMENTS;
     }
-    const int memory_mb = atoi(argv[MEMORY_MB]), networks = atoi(argv[NETWORKS]), count = atoi(argv[COUNT]);
+    struct guest guest = {
+        .memory_mb = atoi(argv[MEMORY_MB]),
+        .networks = atoi(argv[NETWORKS]),
+        .qemu_count = atoi(argv[COUNT]),
+        .qemu_arguments = argv + QEMU,
+    };
+    guest.init_arguments = guest.qemu_arguments + guest.qemu_count;
+    guest.init_count = argc - QEMU - guest.qemu_count;
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
@@ -410,14 +454,14 @@ int main(int argc, char *argv[])
     int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), listener = listen_for_clients();
     if (signals < 0 || listener < 0)
         die("preparing");
-    for (int i = 0; i < networks; i++)
-        if ((taps[i] = open_tap(i)) < 0)
+    for (int i = 0; i < guest.networks; i++)
+        if ((guest.taps[i] = open_tap(i)) < 0)
             die("/dev/net/tun");
     if (strcmp(argv[MODE], "save") == 0)
-        return save(memory_mb, networks, taps, argv + QEMU, count);
-    int code = bring_up(memory_mb, networks, taps, argv + QEMU, count);
+        return save(&guest);
+    int code = bring_up(&guest);
     if (code != 0)
         return code;
-    make_host(argv + QEMU + count, argc - QEMU - count);
-    return serve(listener, signals);
+    make_host(guest.init_arguments, guest.init_count);
+    return serve(&guest, listener, signals);
 }

@@ -37,6 +37,7 @@ struct session {
 
 static struct session *sessions[SESSIONS_MOST]; /* 0 is our own, see OWN_SLOT */
 static struct buffer to_guest, from_guest;
+static struct { int number; uint32_t id; } asked; /* who wants a reset; number 0 is nobody */
 
 /* --- buffers -------------------------------------------------------------------------------------------------- */
 
@@ -179,6 +180,10 @@ static bool pass_to_guest(int number, const unsigned char *frame, size_t size)
             return false;
         add_frame(&to_guest, frame[4], id_of(number, id), frame + HEADER_SIZE, size - HEADER_SIZE);
         return true;
+    case RESET: /* the text is for the hosts that are not guests */
+        asked.number = number;
+        asked.id = id;
+        return true;
     default:
         return false; /* GOODBYE too: then it is over */
     }
@@ -239,6 +244,26 @@ int listen_for_clients(void)
     return fd;
 }
 
+void begin_sessions_anew(void)
+{
+    for (int number = 0; number < SESSIONS_MOST; number++) {
+        if (!sessions[number] || (number == asked.number && sessions[number]->fd >= 0))
+            continue;
+        if (sessions[number]->fd >= 0)
+            close(sessions[number]->fd);
+        forget_session(number);
+    }
+    to_guest.start = to_guest.end = from_guest.start = from_guest.end = 0;
+}
+
+void tell_reset_done(void)
+{
+    struct session *session = sessions[asked.number];
+    if (session)
+        add_frame(&session->to_client, RESET, asked.id, &(unsigned char){RESET_DONE}, 1);
+    asked.number = 0;
+}
+
 int serve_clients(int listener, int guest, int signals)
 {
     enum { SIGNALS, GUEST, LISTENER, FIRST };
@@ -269,6 +294,8 @@ int serve_clients(int listener, int guest, int signals)
             else if (watched[one->slot].revents & (POLLIN | POLLHUP | POLLERR))
                 read_client(number);
         }
+        if (asked.number != 0)
+            return RESET_ASKED;
         if (watched[GUEST].revents & (POLLIN | POLLHUP | POLLERR)) {
             if (!fill(&from_guest, guest))
                 return GUEST_GONE;

@@ -109,8 +109,11 @@ def test_a_test_of_a_host_runs_on_every_kind(project: Project) -> None:
     project.tests(
         """
 def test_order(host):
-    said = host.run(["python3", "-c", "import sys; print(sys.byteorder)"], timeout_s=120).check().text
-    assert said == f"{host.byte_order}\\n"
+    said = host.check_output("python3 -c 'import sys; print(sys.byteorder)'")
+    assert said == host.testbed.byte_order
+    assert host.sysctl("net.ipv4.ip_forward") == 0
+    host.testbed.write("/tmp/file", b"")
+    assert host.file("/tmp/file").exists
 """,
         topology=KINDS,
     )
@@ -142,6 +145,8 @@ def test_a_failure_has_all_that_the_lab_tells(project: Project) -> None:
         """
 def test_before(lab):
     lab.host("native").run(["ping", "-c", "1", "vm"]).check()
+    with lab.running.switch as switch:
+        switch.run(["pkill", "tcpdump"]).check()  # what records must be there again for the next test
 
 def test_bad(lab):
     program = "import socket; s = socket.create_server(('', 8001)); print('waits'); s.accept(); input()"
@@ -302,6 +307,17 @@ def test_not_reached(lab):
     assert run_testbed("exec", f"{name}/server", "cat", "/tmp/left").check().text == "by test_bad"
     run_testbed("down", name).check()
     assert project.labs == set()
+
+
+def test_the_example_of_the_documentation_finds_what_it_says(project: Project) -> None:
+    text = (ROOT / "docs" / "pytest.md").read_text()
+    for language, name in (("yaml", "byte-orders.yaml"), ("python", "test_frames.py")):
+        project.write(name, re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)[0])
+    result = project.run("--testbed-evidence=told")
+    assert outcomes(result) == "1 failed, 3 passed", result.text
+    assert "FAILED test_frames.py::test_a_frame_arrives[struct.pack-little-big]" in result.text
+    packets = read_pcap((next((project.path / "told").iterdir()) / "lan.pcap").read_bytes())
+    assert any(bytes.fromhex("05000000") + b"hello" in one.payload for one in packets)
 
 
 def test_without_an_engine_there_is_one_short_error_and_collecting_works(project: Project) -> None:

@@ -372,7 +372,7 @@ Seen = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def seen(lab: Lab) -> Seen:
-    """host -> what was looked at -> what a program of that host is told."""
+    """host -> what was looked at -> what a program of that host is told; by path, as the machine's own tools come first in PATH."""
     found = {}
     for name in ("emulated", "vm"):
         host = lab.host(name)
@@ -381,10 +381,10 @@ def seen(lab: Lab) -> Seen:
             found[name]["TCP_CONGESTION"],
             text_of(host, "sysctl", "-n", "net.ipv4.tcp_congestion_control").strip(),
         )
-        found[name]["netlink attributes"] = "Deficit" if "!!!Deficit" in host.run(["ip", "-4", "route"]).error_text else "whole"
-        found[name]["ping: the TTL"] = re.findall(r"ttl=(\d+)", pinged(host, "native", "-4"))
-        found[name]["ss"] = host.run(["ss", "-tin"]).error_text.strip()
-        found[name]["nft"] = host.run(["nft", "list", "ruleset"]).error_text.strip()
+        found[name]["netlink attributes"] = "Deficit" if "!!!Deficit" in host.run(["/usr/bin/ip", "-4", "route"]).error_text else "whole"
+        found[name]["ping: the TTL"] = re.findall(r"ttl=(\d+)", host.run(["/usr/bin/ping", "-c", "1", "-W", "20", "-4", "native"]).text)
+        found[name]["ss"] = host.run(["/usr/bin/ss", "-tin"]).error_text.strip()
+        found[name]["nft"] = host.run(["/usr/sbin/nft", "list", "ruleset"]).error_text.strip()
     return found
 
 

@@ -21,6 +21,7 @@ from testbed.agent import INPUT_WINDOW, OUTPUT_WINDOW
 from testbed.errors import CommandFailed, DeadlineExceeded, InputError, LabError
 from testbed.host import Host, HostFacts
 from testbed.process import run_local, wait_until
+from testbed.transcript import Transcript
 
 EVERY_BYTE = bytes(range(256))
 FACTS = HostFacts("lab", "a", "native", "amd64", "little", "", {})
@@ -804,3 +805,35 @@ def test_a_fifo_without_a_reader_stops_nobody(host: Host, tmp_path: Path) -> Non
     with pytest.raises(LabError, match="No such device or address"):
         host.write(str(tmp_path / "fifo"), b"x")
     assert host.run(["echo", "on"]).stdout == b"on\n"
+
+
+def test_a_transcript_has_what_was_run_and_wrote_however_it_was_read(host: Host, tmp_path: Path) -> None:
+    host.transcript = Transcript()
+    host.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    with host.start(["sh", "-c", "echo begun; read line; echo $line"]) as process:
+        process.wait_for_line("begun")
+        running = host.transcript.entries[-1]
+        assert (running.ending, running.output(1)) == ("", ("begun\n", 0))
+        process.stdin.write(b"told\n")
+        process.wait()
+        assert process.stdout.read() == b"told\n"
+    with pytest.raises(InputError):
+        host.run(["no-such-command"])
+    host.write(f"{tmp_path}/file", b"content")  # no command of the caller's
+    assert host.read(f"{tmp_path}/file") == b"content"
+    host.get(f"{tmp_path}/file", tmp_path / "copy")
+    assert [(one.ending, one.output(1)[0], one.output(2)[0]) for one in host.transcript.entries] == [
+        ("exit code 3", "out\n", "err\n"),
+        ("exit code 0", "begun\ntold\n", ""),
+        ("there is no command 'no-such-command' on host a", "", ""),
+    ]
+
+
+def test_a_transcript_says_what_became_of_a_command_whose_host_went_away(host: Host, pipes: list[Pipes]) -> None:
+    host.transcript = Transcript()
+    host.start(["sleep", "1000"])
+    (entry,) = host.transcript.entries
+    assert entry.ending == ""
+    pipes[-1].process.kill()
+    wait_until(lambda: entry.ending, timeout_s=10, what="the end of the connection")
+    assert "is gone" in entry.ending

@@ -58,3 +58,10 @@ def test_a_host_that_is_gone_is_shown_as_that() -> None:
         "server (emulated s390x):",
         "  host server is gone: exit code 137",
     ]
+
+
+def test_a_program_of_many_lines_is_one_line() -> None:
+    server = host()
+    assert server.transcript
+    server.transcript.begin(["python3", "-c", "import socket\nprint(1)\n"])
+    assert evidence._about(server, {})[1:] == ["  python3 -c import socket print(1): runs"]

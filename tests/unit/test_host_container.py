@@ -89,9 +89,13 @@ def test_a_hosts_container_is_what_its_settings_say() -> None:
     spec = host_spec("lab", "a", wanted, {"a": wanted})
     assert (spec.name, spec.hostname, spec.image, spec.network) == ("testbed.lab.a", "a", "image:1", None)
     assert spec.sysctls == {"kernel.msgmax": "4096"}, "the network's are set by init"
-    assert list(spec.argv)[:4] == ["--hosts", hosts_file(wanted, {"a": wanted}), "--sysctl", "net.core.somaxconn=8"]
+    assert list(spec.argv)[:2] == ["--own", "1,5,8,18,21"], "what its commands do not get"
+    assert list(spec.argv)[2:6] == ["--hosts", hosts_file(wanted, {"a": wanted}), "--sysctl", "net.core.somaxconn=8"]
     assert "kernel.msgmax=4096" not in spec.argv
-    assert (spec.memory, spec.cpus, spec.environment, spec.capabilities) == (64 << 20, 0.5, {"A": "b"}, ["NET_ADMIN"])
+    assert (spec.memory, spec.cpus, spec.environment) == (64 << 20, 0.5, {"A": "b"})
+    assert spec.capabilities == ["DAC_OVERRIDE", "KILL", "NET_ADMIN", "SETPCAP", "SYS_ADMIN", "SYS_CHROOT"]
+    given = settings(capabilities=["KILL", "NET_ADMIN", "SYS_ADMIN"])
+    assert list(host_spec("lab", "a", given, {}).argv)[:2] == ["--own", "1,8,18"], "what its file gives them they do get"
     assert spec.labels["testbed.lab"] == "lab"
     assert spec.pid_mode is None
     assert host_spec("lab", "a", settings(external=True), {}).network is None

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import pytest
 
 from testbed import images, rootfs
-from testbed.architecture import ARCHITECTURES
+from testbed.architecture import ARCHITECTURES, Architecture, of_machine
 from testbed.errors import EngineError, ImageError
+from testbed.native_tools import File
 
 AMD64, ARM64, S390X = (ARCHITECTURES[name] for name in ("amd64", "arm64", "s390x"))
 RECIPE = """
@@ -27,6 +29,7 @@ packages = ["python3"]
 trim = ["./dev/*", "./usr/share/doc*"]
 links = { "./usr/bin/nc" = "nc.openbsd" }
 directories = { "./tmp" = "1777" }
+native = { packages = ["iproute2"], tools = ["ip", "ss"], launched = [] }
 """
 SOURCES = {"Makefile": b"all:", "host/recipe.toml": RECIPE.encode(), "host/files/etc/hosts": b"127.0.0.1 localhost\n"}
 
@@ -114,6 +117,7 @@ class TestPlan:
 
 
 Pieces = Generator[bytes, None, None]
+Shared = Future[Mapping[str, File]] | None
 
 
 def small_tar(*_: object) -> Pieces:
@@ -180,6 +184,61 @@ class TestBuild:
             images.build(Store(), [AMD64, S390X])
 
 
+class TestMachineSToolsForTheOtherImage:
+    """They come out of the packages of the machine's own image, where that is built at the same time."""
+
+    def test_they_are_handed_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        given: list[object] = []
+
+        def build(
+            bench: object, sources: object, architecture: Architecture, machine: Architecture, step: object, shared: Shared
+        ) -> Pieces:
+            assert shared
+            if architecture == machine:
+                shared.set_result({"./usr/bin/ss": File(b"its own")})
+            else:
+                given.append(shared.result(20))
+            yield b"a tar"
+
+        monkeypatch.setattr(rootfs, "root_file_system", build)
+        images.build(Store(), [of_machine(), S390X])
+        assert given == [{"./usr/bin/ss": File(b"its own")}]
+
+    def test_there_is_nothing_to_wait_for_when_the_machine_s_own_image_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        given: list[Shared] = []
+
+        def build(*arguments: object) -> Pieces:
+            given.append(cast(Shared, arguments[-1]))
+            yield b"a tar"
+
+        monkeypatch.setattr(rootfs, "root_file_system", build)
+        images.build(Store(images.host_image(of_machine()).reference), [of_machine(), S390X])
+        assert given == [None]
+
+    @pytest.mark.parametrize("moment", ["before", "amid"])
+    def test_a_failure_of_the_machine_s_own_is_the_error_and_nobody_waits_for_it(
+        self, monkeypatch: pytest.MonkeyPatch, moment: str
+    ) -> None:
+        def build(
+            bench: object, sources: object, architecture: Architecture, machine: Architecture, step: object, shared: Shared
+        ) -> Pieces:
+            assert shared
+            if architecture != machine:
+                shared.result(20)
+            yield b"a tar"
+            raise ImageError("the machine's own failed")
+
+        class Refusing(Store):
+            def import_image(self, tar: BinaryIO, reference: str, *, platform: str, changes: Sequence[str]) -> str:
+                if moment == "before" and "s390x" not in reference:
+                    raise EngineError("the machine's own failed")  # without having read any of it
+                return super().import_image(tar, reference, platform=platform, changes=changes)
+
+        monkeypatch.setattr(rootfs, "root_file_system", build)
+        with pytest.raises(ImageError, match="the machine's own failed"):
+            images.build(Refusing(), [of_machine(), S390X])
+
+
 class TestStale:
     def test_images_of_other_contents_are_stale_and_nobody_else_s(self) -> None:
         current = images.host_image(S390X).reference
@@ -207,6 +266,10 @@ def unpacked(pieces: Iterator[bytes]) -> dict[str, tuple[tarfile.TarInfo, bytes]
         return {one.name: (one, rootfs.content_of(tar, one) if one.isreg() else b"") for one in tar}
 
 
+def unheard(member: tarfile.TarInfo, content: bytes) -> None:
+    """For those who do not want to be told."""
+
+
 class TestTar:
     recipe = rootfs.Recipe.of(SOURCES)
 
@@ -218,14 +281,14 @@ class TestTar:
             ("./dev/null", tarfile.CHRTYPE, b""),
             ("./usr/lib", tarfile.DIRTYPE, b""),
         )
-        kept = unpacked(rootfs.kept(debian, self.recipe))
+        kept = unpacked(rootfs.kept(debian, self.recipe, unheard))
         assert {path: content for path, (_, content) in kept.items()} == {"./usr/bin/true": b"program" * 1000, "./usr/lib": b""}
 
     def test_a_module_of_python_gets_its_bytecode(self) -> None:
         path = f"./usr/lib/python3.{sys.version_info.minor}/answer.py"
         other = "./usr/share/answer.py"
         kept = unpacked(
-            rootfs.kept(debian_tar((path, tarfile.REGTYPE, b"answer = 42"), (other, tarfile.REGTYPE, b"no module")), self.recipe)
+            rootfs.kept(debian_tar((path, tarfile.REGTYPE, b"answer = 42"), (other, tarfile.REGTYPE, b"no module")), self.recipe, unheard)
         )
         compiled = f"./usr/lib/python3.{sys.version_info.minor}/__pycache__/answer.cpython-3{sys.version_info.minor}.pyc"
         assert set(kept) == {path, other, compiled}
@@ -249,6 +312,25 @@ class TestTar:
             "./usr/local/bin/byte-order": (0o755, tarfile.REGTYPE, "", b"program"),
         }
         assert {one.mtime for one, _ in added.values()} == {1735689600}
+
+    def test_the_machine_s_tools_come_beside_what_is_there_and_no_path_comes_twice(self) -> None:
+        present: set[str] = set()
+        debian = debian_tar(("./usr", tarfile.DIRTYPE, b""), ("./usr/lib", tarfile.DIRTYPE, b""), ("./lib", tarfile.SYMTYPE, b""))
+        assert (
+            set(unpacked(rootfs.kept(debian, self.recipe, lambda member, content: present.add(member.name))))
+            == present
+            == {"./usr", "./usr/lib", "./lib"}
+        )
+        tools = {"./lib": File(target="usr/lib"), "./usr/lib/a/b/libc.so": File(b"code"), "./usr/local/bin/ss": File(target="/there")}
+        added = unpacked(rootfs.tools_beside(tools, 5, present | {"./usr/local/bin"}))
+        assert {path: (one.type, one.mode, one.linkname, content) for path, (one, content) in added.items()} == {
+            "./usr/lib/a": (tarfile.DIRTYPE, 0o755, "", b""),
+            "./usr/lib/a/b": (tarfile.DIRTYPE, 0o755, "", b""),
+            "./usr/local": (tarfile.DIRTYPE, 0o755, "", b""),
+            "./usr/lib/a/b/libc.so": (tarfile.REGTYPE, 0o755, "", b"code"),
+            "./usr/local/bin/ss": (tarfile.SYMTYPE, 0o777, "/there", b""),
+        }
+        assert {one.mtime for one, _ in added.values()} == {5}
 
     def test_the_date_can_be_set_from_outside(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000")
@@ -294,7 +376,7 @@ def test_everything_belongs_to_root_and_lends_no_group_s_rights() -> None:
         tar.addfile(member)
     packed.seek(0)
     with tarfile.open(fileobj=packed) as tar:
-        kept = b"".join(rootfs.kept(tar, rootfs.Recipe.of(images.sources())))
+        kept = b"".join(rootfs.kept(tar, rootfs.Recipe.of(images.sources()), lambda *_: None))
     with tarfile.open(fileobj=io.BytesIO(kept + bytes(1024))) as tar:
         (member,) = tar.getmembers()
     assert (member.uid, member.gid, member.mode) == (0, 0, 0o4755)

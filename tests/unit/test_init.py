@@ -113,7 +113,7 @@ def test_what_it_does_not_understand_ends_it_before_anything_is_done(program: Pa
         code, said = init.end()
     assert code == 2
     assert said[0] == f"init: {arguments[0]}: unknown, or its value is missing or malformed"
-    assert said[1].startswith("init: usage: init --from-input | [--environment NAME=VALUE]... [--hostname NAME]")
+    assert said[1].startswith("init: usage: init --from-input | --wait | [--own CAPABILITIES] [--environment NAME=VALUE]...")
     assert [(place / name).read_text() for name in ("hosts", "hostname")] == ["as before\n"] * 2
 
 

@@ -247,6 +247,13 @@ def made(host):
     assert "PASSED test_it.py::test_marked[client]\n" in said(result)
 
 
+def test_without_testinfra_a_host_says_what_to_install(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest_run, "find_spec", lambda _: None)
+    result = project.test('@mark.topology("pair")\ndef test(host): pass\n@mark.topology("pair")\ndef test_lab(lab): pass')
+    result.assert_outcomes(passed=1, errors=2)
+    assert "the fixture 'host' is testinfra's, and testinfra is not installed\n  install pytest-testinfra, or use" in said(result)
+
+
 def test_testinfras_own_hosts_are_as_without_this_plugin(project: Project) -> None:
     text = "seen = []\ndef test(host): seen.append(host)\ndef test_last(): assert len(set(map(id, seen))) == 2"
     result = project.test(text, "--hosts=docker://a,docker://b", plugins=TESTINFRA)
@@ -268,10 +275,10 @@ pytestmark = mark.topology("pair")
 
 @pytest.fixture
 def host(lab):
-    return lab.host("server")
+    return lab.name + "/mine"
 
 def test(host):
-    assert host.endswith("/server")
+    assert host.endswith("/mine")
 """
     )
     result.assert_outcomes(passed=1)
@@ -386,11 +393,21 @@ def test_a_long_name_leaves_room_for_the_runs(project: Project) -> None:
     project.test(f'@mark.topology("{"n" * 63}.yaml")\ndef test_a(lab): assert len(lab.name) <= 63').assert_outcomes(passed=1)
 
 
-def test_labs_go_when_the_run_is_interrupted(project: Project) -> None:
-    project.write('@mark.topology("pair")\ndef test(lab): raise KeyboardInterrupt', name="test_it")
+def test_labs_go_when_the_run_is_interrupted_after_all_that_may_use_them(project: Project) -> None:
+    text = """
+@pytest.fixture(scope="session")
+def server(lab):
+    yield
+    with open(asked, "a") as file:
+        file.write("the server ends\\n")
+
+@mark.topology("pair", reset="session")
+def test(server): raise KeyboardInterrupt
+"""
+    project.write(text, name="test_it")
     result = project.pytester.runpytest_subprocess(*PLUGIN)
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    assert project.asked[-1] == "down pair"
+    assert project.asked[-2:] == ["the server ends", "down pair"]
 
 
 def test_labs_of_killed_runs_are_removed_first_and_that_is_said(project: Project) -> None:
@@ -398,6 +415,12 @@ def test_labs_of_killed_runs_are_removed_first_and_that_is_said(project: Project
     result = project.test('@mark.topology("pair")\ndef test(lab): pass\n@mark.topology("star")\ndef test_b(lab): pass')
     assert project.asked[:3] == ["remove abandoned", "up pair", "up star"]
     assert "lab pair-0ld was removed: the run that it belonged to had been killed" in said(result)
+
+
+def test_what_was_not_as_it_should_be_is_said_at_the_end(project: Project) -> None:
+    project.conftest(warnings=["host a was not restored, and was booted"])
+    result = project.test('@mark.topology("pair")\ndef test(lab): pass')
+    assert re.search(r"^lab pair-\S+: host a was not restored, and was booted$", said(result), re.MULTILINE)
 
 
 # Broken labs
@@ -619,7 +642,7 @@ def test_it():
 
 def test_pytest_finds_the_plugin_and_its_marker(project: Project) -> None:
     described = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert described["entry-points"]["pytest11"] == {"testbed": "testbed.pytest_plugin"}
+    assert described["entry-points"]["pytest11"]["testbed"] == "testbed.pytest_plugin"
     project.write('@mark.topology("pair")\ndef test(lab, host): pass', name="test_it")
     project.pytester.runpytest_subprocess(*PLUGIN, "--strict-markers", "-W", "error").assert_outcomes(passed=2)
     assert "@pytest.mark.topology(topology, *, reset='function', hosts=None)" in said(project.run("--markers"))
