@@ -17,6 +17,7 @@ import pytest
 
 from testbed import lock as locks
 from testbed.engine import Engine
+from testbed.lab import read_parts
 from testbed.process import run_local, wait_until
 from tests.lab.other_user import OtherUser, group_of, only_root, other_user
 from tests.lab.support import LIMIT_S, Labs, run_testbed, status
@@ -80,6 +81,27 @@ def test_a_lab_is_one_lab_whoever_brought_it_up(other: OtherUser, labs: Labs) ->
     assert other.testbed("exec", f"{file.stem}/a", "hostname").check().text == "a\n"
     other.testbed("down", file.stem).check()
     assert labs.left(file) == []
+
+
+TESTS = """
+import pytest
+
+@pytest.mark.topology("pair", hosts=["client"])
+def test_theirs(lab, host):
+    host.run(["sh", "-c", "echo theirs >/tmp/file; nft add table ip theirs"]).check()
+
+@pytest.mark.topology("pair", hosts=["client"])
+def test_the_next(lab, host):
+    assert host.run(["nft", "list", "tables"]).check().text == ""
+"""
+
+
+def test_tests_that_run_in_labs(other: OtherUser, engine: Engine) -> None:
+    before = set(read_parts(engine))
+    (other.home / "test_theirs.py").write_text(TESTS)
+    done = other.run(other.python("-m", "pytest", "-p", "no:cacheprovider", "test_theirs.py"))
+    assert "2 passed" in done.text, done.text
+    assert {one for one in read_parts(engine) if one.startswith("pair")} <= before
 
 
 def test_the_doctor_finds_nothing_wrong(other: OtherUser) -> None:
