@@ -88,11 +88,13 @@ import pytest
 
 @pytest.mark.topology("pair", hosts=["client"])
 def test_theirs(lab, host):
-    host.run(["sh", "-c", "echo theirs >/tmp/file; nft add table ip theirs"]).check()
+    lab.host("client").run(["sh", "-c", "echo theirs >/tmp/file; nft add table ip theirs"]).check()
+    assert host.file("/tmp/file").content == b"theirs\\n"
 
-@pytest.mark.topology("pair", hosts=["client"])
-def test_the_next(lab, host):
-    assert host.run(["nft", "list", "tables"]).check().text == ""
+@pytest.mark.topology("pair")
+def test_the_next(lab):
+    assert lab.host("client").run(["nft", "list", "tables"]).check().text == ""
+    assert lab.host("client").run(["ls", "/tmp"]).check().text == ""
 """
 
 
