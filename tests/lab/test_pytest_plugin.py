@@ -243,6 +243,13 @@ def test(lab, number):
     assert project.labs == set()
 
 
+def test_the_lab_of_a_worker_that_crashes_does_not_outlive_the_run(project: Project) -> None:
+    project.tests("def test_crashes(lab): os._exit(1)\ndef test_other(): pass")
+    result = project.run("-p", "xdist", "-n", "2")
+    assert outcomes(result) == "1 failed, 1 passed", result.text
+    assert project.labs == set()
+
+
 def waiting_test(name: str) -> str:
     """A test that says that it has its lab, and goes on when it is told to."""
     return f"""
@@ -270,11 +277,9 @@ def test_what_a_killed_run_leaves_the_next_removes(project: Project) -> None:
     with project.begin("-k", "test_a") as killed:
         project.wait_for("has-a")
         killed.send_signal(signal.SIGKILL)
-    assert project.labs == {(project.path / "has-a").read_text()}
     project.write("go-b", "")
-    result = project.run("-k", "test_b")
-    assert outcomes(result) == "1 passed, 1 deselected"
-    assert "the run that it belonged to had been killed" in result.text
+    # Or another run on this machine does, if one begins before.
+    assert outcomes(project.run("-k", "test_b")) == "1 passed, 1 deselected"
     assert project.labs == set()
 
 
