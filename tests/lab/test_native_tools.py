@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import ip_interface
 
 import pytest
 
@@ -19,7 +20,7 @@ MACHINE = of_machine()
 TOOLS = rootfs.Recipe.of(images.sources()).native.tools
 LAB = """
 networks:
-  lan: {subnet: 10.98.1.0/24, subnet6: "fd98:1::/64", mtu: 1400}
+  lan: {ipv6: true, mtu: 1400}
 hosts:
   native: {networks: [lan], sysctls: {net.core.somaxconn: 7}}
   emulated: {kind: emulated, networks: [lan], sysctls: {net.core.somaxconn: 7}}
@@ -64,7 +65,8 @@ def test_ip_shows_the_links_and_addresses_that_the_lab_gave(lab: Lab, host: Host
 def test_older_tools_show_them_too(lab: Lab, host: Host) -> None:
     (four, *_) = host.addresses["lan"]
     assert f"inet {four} " in text_of(host, "ifconfig", "eth0")
-    assert re.search(r"^10\.98\.1\.0 +0\.0\.0\.0 +255\.255\.255\.0 +U .* eth0$", text_of(host, "route", "-n"), re.MULTILINE)
+    network = ip_interface(lab.settings[host.name]["links"][0]["addresses"][0]).network
+    assert re.search(rf"^{network[0]} +0\.0\.0\.0 +{network.netmask} +U .* eth0$", text_of(host, "route", "-n"), re.MULTILINE)
     text_of(host, "ping", "-c", "1", "-W", "20", "-4", "peer")
     (mac,) = [link["mac"] for link in lab.settings["peer"]["links"]]
     assert re.search(rf"^{lab.host('peer').addresses['lan'][0]} .* {mac} ", text_of(host, "arp", "-n"), re.MULTILINE)
