@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import testbed
 from testbed.capture import ALL_PORTS, capture, read_pcap, show
 from testbed.errors import InputError, LabError
 from testbed.lab import Lab
 from testbed.wire import datagrams
-from tests.lab.support import started, topology
+from tests.lab.support import Labs, started
 
 PAIR = "networks: {lan: }\nhosts: {a: , b: {kind: emulated}}\n"
 # COUNT datagrams of SIZE bytes, numbered, to port 9 of ADDRESS, as fast as they go.
@@ -27,12 +27,10 @@ for number in range(count):
 """
 
 
-pytestmark = topology(PAIR)
-
-
-@pytest.fixture
-def lab(lab: testbed.Lab) -> Lab:
-    return lab.running
+@pytest.fixture(scope="module")
+def lab(module_labs: Labs) -> Iterator[Lab]:
+    with module_labs.up(PAIR) as lab:
+        yield lab
 
 
 def burst(lab: Lab, count: int, size: int, *, host: str = "a", to: str = "b") -> None:

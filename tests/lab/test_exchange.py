@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Iterator
 from itertools import product
 
 import pytest
 
-import testbed
 from testbed import shipped
 from testbed.errors import InputError
 from testbed.exchange import Exchanges, all_hold, exchange
 from testbed.lab import Lab
-from tests.lab.support import Labs, run_testbed, status, topology
+from tests.lab.support import Labs, run_testbed, status
 
 CROSS_ENDIAN = shipped.find("cross-endian").read_text()
 TEXT = "Grüße aus \\ dem Labor\n"
@@ -29,13 +29,11 @@ PAIRS = [
 ]
 
 
-pytestmark = topology(CROSS_ENDIAN)
-
-
-@pytest.fixture
-def cross(lab: testbed.Lab) -> Lab:
+@pytest.fixture(scope="module")
+def cross(module_labs: Labs) -> Iterator[Lab]:
     """One lab of two native hosts, an emulated one and a vm, for all tests here that only let its hosts talk."""
-    return lab.running
+    with module_labs.up(CROSS_ENDIAN) as lab:
+        yield lab
 
 
 def outcomes(results: Exchanges) -> dict[tuple[str, str], str]:
