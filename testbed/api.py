@@ -25,6 +25,7 @@ from testbed.change import Progress, silent
 from testbed.engine import Engine
 from testbed.errors import InputError, UnknownName
 from testbed.host import Host
+from testbed.runs import this_run
 from testbed.up import up
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ class Lab:
 
         ``name`` is the lab's, by default the topology's: under another name the same file can be up several times.
         With ``keep`` the lab is left up, and one that is up already is used and changed to what the file says; without, the
-        lab must not be there yet, and is removed on leaving. ``progress(what, step)`` is called, from several threads, with
-        what is being done.
+        lab must not be there yet, and is removed on leaving. It goes with this process: should that be killed, its lab is
+        nobody's, and the next one of that name takes its place. ``progress(what, step)`` is called, from several threads, with what
+        is being done.
 
         Raises :class:`TopologyError` for a file that is wrong, :class:`UnknownName` for a topology that is not there.
         """
@@ -90,7 +92,10 @@ class Lab:
             return self
         engine = Engine()
         try:
-            self.warnings = up(engine, self.topology, progress=self._progress, new=not self.keep).warnings
+            if labs.abandoned({self.name: labs.parts_of(engine, self.name)}):
+                labs.down(engine, self.name)
+            run = None if self.keep else this_run()
+            self.warnings = up(engine, self.topology, progress=self._progress, new=not self.keep, run=run).warnings
             try:
                 self._connect()
             except BaseException:  # above all Ctrl-C: nobody would take it down any more
@@ -159,11 +164,14 @@ class Lab:
         return labs.status(self.running.engine, self.name)
 
     def reset(self, hosts: Iterable[str] | None = None) -> None:
-        """Put hosts (by default all) back to what they were when the lab had come up: processes, firewall, qdiscs,
-        sysctls, sockets, counters, files. Connections stay usable. Raises :class:`LabError` when that cannot be had."""
+        """Make hosts (by default all) what they were when the lab had come up: processes, sockets, counters, firewall, queueing
+        disciplines, sysctls and files. Connections stay usable; commands that ran there raise :class:`LabError`.
+
+        Raises :class:`UnknownName` for a host that is not there, and :class:`LabError` when one cannot be reset.
+        """
         from testbed.reset import reset
 
-        reset(self.running, hosts)
+        reset(self.running, [hosts] if isinstance(hosts, str) else hosts)
 
     @contextmanager
     def capture(

@@ -155,6 +155,21 @@ def test_a_lab_that_is_kept_is_used_again_and_changed(engine: Engine, labs: Labs
     assert not left(engine, file.stem)
 
 
+def test_the_lab_of_a_killed_program_is_nobodys(engine: Engine) -> None:
+    name = own_name()
+    program = f"""if True:
+        import os, signal
+        from testbed import Lab
+        with Lab.from_file("pair", name="{name}") as lab:
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert run_local([sys.executable, "-c", program], timeout_s=150).exit_code == 128 + signal.SIGKILL
+    before = parts_of(engine, name).hosts["server"].id
+    with Lab.from_file("pair", name=name) as lab:
+        assert lab.host("server").container != before
+    assert not left(engine, name)
+
+
 def test_attaching_changes_nothing(engine: Engine, labs: Labs) -> None:
     file = labs.file(PAIR)
     run_testbed("up", file).check()
@@ -187,6 +202,30 @@ def test_what_is_not_there_is_named(lab: Lab, tmp_path: Path) -> None:
         Lab.from_file(tmp_path / "none.yaml")
     with pytest.raises(InputError, match="'My Lab' is not a name, did you mean 'my-lab'"):
         Lab.from_file("pair", name="My Lab")
+
+
+def test_a_reset_lab_is_as_it_came_up() -> None:
+    topology = Topology(
+        name=own_name(),
+        networks={"lan": Network()},
+        hosts={"a": HostSpec(sysctls={"net.core.somaxconn": 9}), "b": HostSpec(kind="vm", arch="s390x"), "c": HostSpec(kind="emulated")},
+    )
+    with Lab.from_topology(topology) as lab:
+        for host in lab.hosts.values():
+            host.sysctl["net.core.somaxconn"] = 5
+            host.write("/tmp/left", b"behind")
+            host.start(["echo-server", "8001"], detached=True).wait_listening(8001)
+        lab.reset("a")
+        assert [bool(lab.host(name).sockets(8001)) for name in "abc"] == [False, True, True]
+        lab.reset()
+        for host in lab.hosts.values():
+            assert host.sysctl["net.core.somaxconn"] == (9 if host.name == "a" else 4096)
+            assert host.sockets() == []
+            assert host.counters()["Tcp.PassiveOpens"] == 0
+            with pytest.raises(InputError):
+                host.read("/tmp/left")
+        with pytest.raises(UnknownName, match="no host is called 'd'"):
+            lab.reset(["a", "d"])
 
 
 def test_progress_is_told() -> None:

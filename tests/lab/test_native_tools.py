@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from ipaddress import ip_interface
 
 import pytest
 
+import testbed
 from testbed import elf, images, rootfs
 from testbed.architecture import EMULATED, of_machine
 from testbed.host import Host
 from testbed.lab import Lab
 from testbed.process import wait_until
-from tests.lab.support import Labs, run_testbed
+from tests.lab.support import run_testbed, topology
 
 MACHINE = of_machine()
 TOOLS = rootfs.Recipe.of(images.sources()).native.tools
@@ -29,10 +29,12 @@ hosts:
 """
 
 
-@pytest.fixture(scope="module")
-def lab(module_labs: Labs) -> Iterator[Lab]:
-    with module_labs.up(LAB) as there:
-        yield there
+pytestmark = topology(LAB)
+
+
+@pytest.fixture
+def lab(lab: testbed.Lab) -> Lab:
+    return lab.running
 
 
 @pytest.fixture(params=["native", "emulated", "vm"])

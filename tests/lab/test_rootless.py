@@ -17,6 +17,7 @@ import pytest
 
 from testbed import lock as locks
 from testbed.engine import Engine
+from testbed.lab import read_parts
 from testbed.process import run_local, wait_until
 from tests.lab.other_user import OtherUser, group_of, only_root, other_user
 from tests.lab.support import LIMIT_S, Labs, run_testbed, status
@@ -80,6 +81,29 @@ def test_a_lab_is_one_lab_whoever_brought_it_up(other: OtherUser, labs: Labs) ->
     assert other.testbed("exec", f"{file.stem}/a", "hostname").check().text == "a\n"
     other.testbed("down", file.stem).check()
     assert labs.left(file) == []
+
+
+TESTS = """
+import pytest
+
+@pytest.mark.topology("LAB.yaml", hosts=["a"])
+def test_theirs(lab, host):
+    lab.host("a").run(["sh", "-c", "echo theirs >/tmp/file; nft add table ip theirs"]).check()
+    assert host.file("/tmp/file").content == b"theirs\\n"
+
+@pytest.mark.topology("LAB.yaml")
+def test_the_next(lab):
+    assert lab.host("a").run(["nft", "list", "tables"]).check().text == ""
+    assert lab.host("a").run(["ls", "/tmp"]).check().text == ""
+"""
+
+
+def test_tests_that_run_in_labs(other: OtherUser, engine: Engine, labs: Labs) -> None:
+    file = theirs(other, labs.file(SMALL))
+    (other.home / "test_theirs.py").write_text(TESTS.replace("LAB", file.stem))
+    done = other.run(other.python("-m", "pytest", "-p", "no:cacheprovider", "test_theirs.py"))
+    assert "2 passed" in done.text, done.text
+    assert [one for one in read_parts(engine) if one.startswith(file.stem)] == []
 
 
 def test_the_doctor_finds_nothing_wrong(other: OtherUser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from ipaddress import ip_interface
 from pathlib import Path
@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import testinfra
 
+import testbed
 from testbed import testinfra_backend
 from testbed.architecture import ARCHITECTURES
 from testbed.errors import DeadlineExceeded, InputError, LabError, UnknownName
 from testbed.host import Host, Process
 from testbed.lab import Lab
 from testbed.process import Result, run_local, wait_until
-from tests.lab.support import Labs, run_testbed
+from tests.lab.support import Labs, run_testbed, topology
 
 KINDS = ("native", "emulated", "vm")
 OF_EACH = """
@@ -39,10 +40,12 @@ hosts:
 """
 
 
-@pytest.fixture(scope="module")
-def lab(module_labs: Labs) -> Iterator[Lab]:
-    with module_labs.up(LAB) as there:
-        yield there
+pytestmark = topology(LAB)
+
+
+@pytest.fixture
+def lab(lab: testbed.Lab) -> Lab:
+    return lab.running
 
 
 class Cell:
