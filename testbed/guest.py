@@ -112,7 +112,7 @@ class Guest:
             # Without address randomisation: translated code is found again by its address, so with it every program that
             # starts is translated anew. Without what hardens a kernel against its users, too: it costs a fifth of a program's
             # start under emulation, and guards nothing here. A panic ends the guest, and so the host.
-            *("-append", f"{model.kernel_arguments}panic=-1 quiet loglevel=4 nr_cpus=1 norandmaps {UNHARDENED} networks={self.networks}"),
+            *("-append", f"{model.kernel_arguments}panic=-1 quiet loglevel=4 nr_cpus=1 norandmaps {UNHARDENED}"),
             *("-chardev", "file,id=console,path=/proc/self/fd/2", *model.console),
         ]
         for disk in ("root", "modules"):

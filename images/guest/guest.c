@@ -187,30 +187,6 @@ static void bring_loopback_up(void)
     close(fd);
 }
 
-/* ethN is the device with the MAC that QEMU gave number N. There are as many as the kernel's command line says. */
-static void name_network_devices(void)
-{
-    const char *count = getenv("networks"); /* what the kernel does not know of its command line becomes our environment */
-    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        die("socket: %s", strerror(errno));
-    /* The names may be each other's, so all are free before the first is given. */
-    static const char *const steps[] = {"free%d", "eth%d"};
-    for (size_t step = 0; step < sizeof steps / sizeof *steps; step++)
-        for (int i = 0; count && i < atoi(count); i++) {
-            char mac[18], name[256];
-            struct ifreq request = {0};
-            snprintf(mac, sizeof mac, "02:00:00:00:00:%02x", (unsigned char)i);
-            find("/sys/class/net", "address", mac, name, sizeof name);
-            snprintf(request.ifr_name, sizeof request.ifr_name, "%.15s", name);
-            snprintf(request.ifr_newname, sizeof request.ifr_newname, steps[step], i);
-            if (ioctl(fd, SIOCSIFNAME, &request) < 0)
-                die("naming %s %s: %s", name, request.ifr_newname, strerror(errno));
-        }
-    close(fd);
-    unsetenv("networks");
-}
-
 /* The virtio-serial ports get links by their names, as udev would make them. */
 static void name_ports(void)
 {
@@ -252,7 +228,6 @@ int main(void)
     put_root_together();
     kill_rather_than_thrash();
     bring_loopback_up();
-    name_network_devices();
     name_ports();
     sigset_t deaths;
     sigemptyset(&deaths);
