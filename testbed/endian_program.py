@@ -50,7 +50,7 @@ def read(role: Role, text: str) -> Program:
 
 
 def check_files(files: Iterable[Path], programs: Sequence[Program]) -> None:
-    """Raise :class:`InputError` for a file that is not there, two of one name, or a command that names a file that is here and not given."""
+    """Raise :class:`InputError` for a file that is not there, two of one name, or one that a command names and that is not given."""
     names: dict[str, Path] = {}
     for one in files:
         if not one.is_file():

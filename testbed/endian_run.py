@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,11 +24,12 @@ from testbed.endian_identity import as_little, host_name
 from testbed.endian_judge import BIG, LITTLE, PAIRS, Ending, Judgement, Pair, Run, judge
 from testbed.endian_messages import ROLES, Role, said
 from testbed.endian_program import DIRECTORY, Program, check_files, compiled
-from testbed.errors import DeadlineExceeded, LabError
+from testbed.errors import DeadlineExceeded, InputError, LabError
 from testbed.host import Host, Process
 from testbed.network import Address
 from testbed.observe import Socket
 from testbed.process import Deadline, Result
+from testbed.recording import FILE_HEADER, RECORD_HEADER, records
 
 REPEAT = 3
 TIMEOUT_S = 10.0
@@ -38,6 +40,7 @@ SERVE_ON_COMMAND_S = 1.0  # an interpreter takes its time, above all an emulated
 GRACE_S = 1.0
 EVERY_S = 0.02  # from one look at its sockets to the next
 FILTER = "inbound and (ip or ip6)"  # of ALL_PORTS: each packet once, as its host sent it
+COOKED_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 20, 0x0800, 0x86DD
 ORDERS: tuple[ByteOrder, ByteOrder] = ("little", "big")
 
 Progress = Callable[[str, str], None]
@@ -66,7 +69,19 @@ class Outcome:
     pcap: bytes
     spans: Mapping[Pair, tuple[tuple[float, float], ...]]
     """Of each run: when it began and ended, in seconds since 1970, by the clock of the packets."""
-    addresses: Mapping[str, tuple[str, ...]]
+    addresses: Mapping[str, tuple[Address, ...]]
+    """Of each host, by its name."""
+
+    def pcap_of(self, pair: Pair) -> bytes:
+        """The packets that the hosts of a pair sent in its runs, as a pcap file."""
+        own = {address for role, order in zip(ROLES, pair, strict=True) for address in self.addresses[host_name(role, order)]}
+        spans = self.spans[pair]
+        kept = [
+            record
+            for time_s, record in records(self.pcap)
+            if any(begin <= time_s <= end for begin, end in spans) and _source(record[RECORD_HEADER:]) in own
+        ]
+        return self.pcap[:FILE_HEADER] + b"".join(kept)
 
 
 def endian(plan: Plan, *, progress: Progress = lambda *_: None, name: str = "") -> Outcome:
@@ -151,7 +166,7 @@ def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
         hosts={name: host.kind for name, host in lab.hosts.items()},
         pcap=captured.pcap,
         spans={pair: tuple(one.span for one in seen[pair]) for pair in PAIRS},
-        addresses={name: tuple(map(str, own)) for name, own in addresses.items()},
+        addresses=addresses,
     )
 
 
@@ -248,3 +263,24 @@ def _of_pair(pair: Pair, addresses: Mapping[str, Sequence[Address]]) -> dict[Rol
 
 def _within(packets: Sequence[Packet], span: tuple[float, float]) -> list[Packet]:
     return [one for one in packets if span[0] <= one.time_s <= span[1]]
+
+
+def _source(frame: bytes) -> Address | None:
+    """Who sent a frame of a capture of all ports (Linux cooked v2: 20 bytes, the protocol first)."""
+    protocol, packet = int.from_bytes(frame[:2], "big"), frame[COOKED_HEADER:]
+    if protocol == ETHERTYPE_IPV4 and len(packet) >= 20:
+        return IPv4Address(packet[12:16])
+    return IPv6Address(packet[8:24]) if protocol == ETHERTYPE_IPV6 and len(packet) >= 40 else None
+
+
+def keep_packets(outcome: Outcome, directory: Path) -> list[Path]:
+    """Write the packets of each pair, all of its runs, as CLIENT-to-SERVER.pcap; gives the files. Raises :class:`InputError`."""
+    return [_write(directory / f"{client}-to-{server}.pcap", outcome.pcap_of((client, server))) for client, server in PAIRS]
+
+
+def _write(file: Path, data: bytes) -> Path:
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"the packets cannot be written to '{file}': {error.strerror}") from error
+    return file

@@ -18,7 +18,8 @@ Kind = Literal["bytes", "number", "float", "time", "random", "decimal"]
 class Field:
     """A field of a message. ``order`` is what the protocol says, ``forgotten`` that the program sends it in its host's order instead.
 
-    ``time`` is a number that grows a little from run to run, ``random`` has any bytes, ``decimal`` any number in digits, so its length varies.
+    ``time`` is a number that grows a little from run to run, ``random`` has any bytes, ``decimal``
+    is any number in digits, so its length varies.
     """
 
     kind: Kind
