@@ -8,7 +8,7 @@ Where several explanations fit, the likeliest is given, and the others beside it
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Literal
 
@@ -76,39 +76,31 @@ class _Runs:
 
     data: bytes
     varying: frozenset[int]
-    # other values that a varying byte had, so that two hosts' can be told apart
-    seen: tuple[frozenset[int], ...] = field(repr=False, default=())
 
 
-def compare(little: Sequence[bytes], big: Sequence[bytes], *, known: Iterable[Place] = ()) -> Comparison:
-    """Compare a message of the little-endian host (once for each run) with the same message of the big-endian one.
-
-    ``known`` are places that differ for a reason known beforehand, such as the host's own address. Neither may be empty.
-    """
-    aside = frozenset(at for place in known for at in range(place.offset, place.end))
+def compare(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
+    """Compare a message of the little-endian host (once for each run) with the same message of the big-endian one; neither is empty."""
     sizes = {len(one) for one in (*little, *big)}
-    if len(sizes) == 1:
-        return _in_step(little, big, aside)
-    return _out_of_step(little, big, aside)
+    return _in_step(little, big) if len(sizes) == 1 else _out_of_step(little, big)
 
 
-def _in_step(little: Sequence[bytes], big: Sequence[bytes], aside: frozenset[int]) -> Comparison:
-    differences, varying, blind = _stretch(_learned(little), _learned(big), aside)
+def _in_step(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
+    differences, varying, blind = _stretch(_learned(little), _learned(big))
     size = len(little[0])
     return Comparison(tuple(differences), tuple(_places(varying)), tuple(blind), size - len(varying), size)
 
 
 def _learned(runs: Sequence[bytes]) -> _Runs:
-    columns = [frozenset(values) for values in zip(*runs, strict=False)]
-    return _Runs(runs[0][: len(columns)], frozenset(at for at, values in enumerate(columns) if len(values) > 1), tuple(columns))
+    size = min(map(len, runs))
+    return _Runs(runs[0][:size], frozenset(at for at, values in enumerate(zip(*runs, strict=False)) if len(set(values)) > 1))
 
 
-def _stretch(little: _Runs, big: _Runs, aside: frozenset[int]) -> tuple[list[Difference], set[int], list[Place]]:
+def _stretch(little: _Runs, big: _Runs) -> tuple[list[Difference], set[int], list[Place]]:
     """Of two stretches in step: the differences, the offsets set aside, the blind places."""
     size = min(len(little.data), len(big.data))
-    varying = {at for at in little.varying | big.varying | aside if at < size}
+    varying = {at for at in little.varying | big.varying if at < size}
     differing = {at for at in range(size) if at not in varying and little.data[at] != big.data[at]}
-    words = list(_words(little, big, differing, varying, aside))
+    words = list(_words(little, big, differing, varying))
     chosen, unexplained = _cover(words, differing, size)
     found = [
         Difference(
@@ -132,7 +124,7 @@ def _stretch(little: _Runs, big: _Runs, aside: frozenset[int]) -> tuple[list[Dif
     return sorted(found, key=lambda one: one.place.offset), varying - explained, blind
 
 
-def _words(little: _Runs, big: _Runs, differing: set[int], varying: set[int], aside: frozenset[int]) -> Iterator[Place]:
+def _words(little: _Runs, big: _Runs, differing: set[int], varying: set[int]) -> Iterator[Place]:
     """Every word in which one host's bytes are the other's backwards, and which holds bytes that differ."""
     size = min(len(little.data), len(big.data))
     offsets = sorted({at - back for at in differing for back in range(max(WIDTHS)) if at >= back})
@@ -145,7 +137,7 @@ def _words(little: _Runs, big: _Runs, differing: set[int], varying: set[int], as
             if varying.isdisjoint(inside):
                 if little.data[offset:end] == big.data[offset:end][::-1]:
                     yield Place(offset, width)
-            elif aside.isdisjoint(inside) and _mirrored(little, big, offset, width):
+            elif _mirrored(little, big, offset, width):
                 yield Place(offset, width)
 
 
@@ -248,16 +240,16 @@ def _places(offsets: Iterable[int]) -> list[Place]:
 # Messages of different lengths
 
 
-def _out_of_step(little: Sequence[bytes], big: Sequence[bytes], aside: frozenset[int]) -> Comparison:
+def _out_of_step(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
     """Compare from the beginning as far as the runs are in step, and from the end; what lies between is set aside, or differs in length."""
     fixed = len({len(one) for one in little}) == 1 and len({len(one) for one in big}) == 1
     size, other = len(little[0]), len(big[0])
     head = min(_steps(little), _steps(big))
-    front, aside_front, blind = _stretch(_learned([one[:head] for one in little]), _learned([one[:head] for one in big]), aside)
+    front, aside_front, blind = _stretch(_learned([one[:head] for one in little]), _learned([one[:head] for one in big]))
     if fixed and (odd := next((one for one in front if one.kind in ("different", "bit fields")), None)):
         # From here on the one is shifted against the other.
         head = odd.place.offset
-        front, aside_front, blind = _stretch(_learned([one[:head] for one in little]), _learned([one[:head] for one in big]), aside)
+        front, aside_front, blind = _stretch(_learned([one[:head] for one in little]), _learned([one[:head] for one in big]))
     least = min(len(one) for one in (*little, *big))
     tail = min(_steps([one[::-1] for one in little]), _steps([one[::-1] for one in big]), least - head)
     back, aside_back, blind_back = _tail(little, big, tail)
@@ -278,7 +270,7 @@ def _out_of_step(little: Sequence[bytes], big: Sequence[bytes], aside: frozenset
 def _tail(little: Sequence[bytes], big: Sequence[bytes], tail: int) -> tuple[list[Difference], set[int], list[Place]]:
     """As :func:`_stretch`, of the last ``tail`` bytes, with offsets from the beginning of the messages."""
     runs = [_learned([one[len(one) - tail :] for one in side]) for side in (little, big)]
-    found, varying, blind = _stretch(runs[0], runs[1], frozenset())
+    found, varying, blind = _stretch(runs[0], runs[1])
     begin, other = len(little[0]) - tail, len(big[0]) - tail
     moved = [
         Difference(

@@ -21,6 +21,8 @@ LITTLE: Pair = ("little", "little")
 BIG: Pair = ("big", "big")
 PAIRS: tuple[Pair, ...] = (LITTLE, ("little", "big"), ("big", "little"), BIG)
 
+COMPARED_MOST = 1 << 16  # bytes of a message
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -159,10 +161,14 @@ def _in_both(first: Sequence[Run], second: Sequence[Run], role: Role) -> dict[Ch
     """The messages of a role that were sent in every run of two sets."""
     everywhere = set.intersection(*(set(run.said.messages) for run in (*first, *second)))
     return {
-        channel: ([run.said.messages[channel] for run in first], [run.said.messages[channel] for run in second])
+        channel: ([_cut(run, channel) for run in first], [_cut(run, channel) for run in second])
         for channel in sorted(everywhere)
         if channel.role == role
     }
+
+
+def _cut(run: Run, channel: Channel) -> bytes:
+    return run.said.messages[channel][:COMPARED_MOST]
 
 
 def _reversed(runs: Runs, comparisons: _Comparisons, role: Role) -> list[Finding]:
@@ -171,7 +177,7 @@ def _reversed(runs: Runs, comparisons: _Comparisons, role: Role) -> list[Finding
     found: dict[tuple[Channel, Place], Finding] = {}
     for (first, second), of_channels in comparisons.items():
         for channel, comparison in of_channels.items():
-            messages = [runs[pair][0].said.messages[channel] for pair in (first, second)]
+            messages = [_cut(runs[pair][0], channel) for pair in (first, second)]
             for one in comparison.differences:
                 if one.kind != "reversed":
                     continue
@@ -287,17 +293,40 @@ def _inconclusive(runs: Runs, comparisons: Mapping[Role, _Comparisons]) -> Itera
         for channel, comparison in comparisons[role][LITTLE, BIG].items():
             if channel.is_port:
                 continue
-            differing = [one.place for one in comparison.differences]
-            blind = [place for place in comparison.blind if not any(place.overlaps(one) for one in differing)]
+            blind = telling_nothing(runs[LITTLE][0].said.messages[channel], comparison)
             if blind:
                 where = ", ".join(f"{place.offset}-{place.end - 1}" for place in blind[:6]) + (", ..." if len(blind) > 6 else "")
                 yield (
-                    f"{role}, {channel}: the bytes at {where} are the same backwards, so the order of a number that lies in them alone "
-                    "cannot be told; let the program send numbers of different bytes, such as 0x0102"
+                    f"{role}, {channel}: the bytes at {where} are the same backwards, so of a number there the order cannot be told; "
+                    "let the program send numbers of different bytes, such as 0x0102"
                 )
-            if comparison.set_aside and comparison.compared == 0:
+            if comparison.set_aside and not comparison.compared and not comparison.differences:
                 yield f"{role}, {channel}: all of it differs from run to run, so nothing could be compared"
+            if any(len(run.said.messages[channel]) > COMPARED_MOST for run in (*runs[LITTLE], *runs[BIG])):
+                yield f"{role}, {channel}: only its first {COMPARED_MOST} bytes were compared"
     for pair in PAIRS:
         for run in runs[pair]:
             for part in run.said.partial:
                 yield f"{name_of(pair)}: the capture has only a part of {part}"
+
+
+def telling_nothing(message: bytes, comparison: Comparison) -> list[Place]:
+    """The blind places that may well be whole numbers: of a word's width or more, and not merely the high bytes of a small one."""
+    differing = [one.place for one in comparison.differences]
+    return [
+        place
+        for place in comparison.blind
+        if not any(place.overlaps(one) for one in differing) and not _is_part_of_a_word(place, len(message))
+    ]
+
+
+def _is_part_of_a_word(place: Place, size: int) -> bool:
+    """Whether a word at an offset that is a multiple of its width begins or ends with those bytes, and has others."""
+    for width in (4, 8):
+        first = place.offset - place.offset % width
+        last = place.end - 1 - (place.end - 1) % width
+        for begin in {first, last}:
+            word = Place(begin, width)
+            if word.end <= size and place.width < width and word.offset <= place.offset and place.end <= word.end:
+                return True
+    return False

@@ -8,7 +8,7 @@ from typing import Literal
 
 from testbed.capture import Packet
 from testbed.network import Address, Endpoint
-from testbed.wire import ACK, FIN, RST, SYN, Conversation, Datagram, Segment, conversations, datagrams
+from testbed.wire import ACK, FIN, RST, SYN, Conversation, Segment, conversations, datagrams
 
 Role = Literal["client", "server"]
 ROLES: tuple[Role, Role] = ("client", "server")
@@ -17,8 +17,8 @@ MULTICAST_DNS = 5353  # what a host's own resolver may send
 
 @dataclass(frozen=True, order=True)
 class Channel:
-    """One message of a role, the same in every run. ``number`` counts connections (of UDP: pairs of ports) from 1, ``index`` the
-    datagrams that the role sent there. A "port to" is the port that the role connected to, a "port of" the one it listens on."""
+    """One message of a role, the same in every run. ``number`` counts connections from 1, ``index`` the datagrams that the role sent. A
+    "port to" is the port that the role connected to, or sent a first datagram to, a "port of" one that it listens on."""
 
     role: Role
     what: Literal["tcp", "udp", "port to", "port of"]
@@ -32,9 +32,9 @@ class Channel:
     def __str__(self) -> str:
         return {
             "tcp": f"TCP connection {self.number}",
-            "udp": f"UDP datagram {self.index}" + (f" of flow {self.number}" if self.number > 1 else ""),
-            "port to": f"the port that it connects to, connection {self.number}",
-            "port of": f"the port that it listens on, socket {self.number}",
+            "udp": f"UDP datagram {self.index}",
+            "port to": "the port that it connects to" + (f", the {self.number}. time" if self.number > 1 else ""),
+            "port of": "the port that it listens on" + (f", socket {self.number}" if self.number > 1 else ""),
         }[self.what]
 
 
@@ -80,34 +80,26 @@ def said(packets: Sequence[Packet], hosts: Mapping[Role, Collection[Address]], l
             if stream.gaps or not stream.consistent:
                 partial.append(f"{role}, TCP connection {number}")
         turns += _turns_of(talk, role_of)
-    flows: dict[frozenset[Endpoint], int] = {}
-    counts: dict[tuple[Role, int], int] = {}
+    counts = dict.fromkeys(ROLES, 0)
+    asked = len(talks)
+    known: set[Endpoint] = set()
     for one in datagrams(packets):
         if one.source.address not in role_of or MULTICAST_DNS in (one.source.port, one.destination.port):
             continue
         role = role_of[one.source.address]
-        key = frozenset((one.source, one.destination))
-        if key not in flows:
-            key = _flow_of(one, flows)
-        if key not in flows:
-            flows[key] = len(flows) + 1
-            messages[Channel(role, "port to", len(talks) + flows[key])] = one.destination.port.to_bytes(2, "big")
-        number = flows[key]
-        counts[role, number] = index = counts.get((role, number), 0) + 1
-        messages[Channel(role, "udp", number, index)] = one.data
+        if one.destination not in known:  # the first one to there, and no answer
+            asked += 1
+            messages[Channel(role, "port to", asked)] = one.destination.port.to_bytes(2, "big")
+        known |= {one.source, one.destination}
+        counts[role] += 1
+        messages[Channel(role, "udp", 1, counts[role])] = one.data
         if not one.whole:
-            partial.append(f"{role}, UDP datagram {index}")
+            partial.append(f"{role}, UDP datagram {counts[role]}")
         turns.append((one.time_s, Turn(role, one.data)))
     for number, port in enumerate(sorted(listening), 1):
         messages[Channel("server", "port of", number)] = port.to_bytes(2, "big")
     turns.sort(key=lambda turn: turn[0])
     return Said(messages, tuple(_joined(turn for _, turn in turns)), tuple(partial))
-
-
-def _flow_of(one: Datagram, flows: Mapping[frozenset[Endpoint], int]) -> frozenset[Endpoint]:
-    """The flow that a datagram answers, though it comes from another port or address than was asked (as TFTP does), or a new one."""
-    asked = [key for key in flows if one.destination in key]
-    return asked[-1] if asked else frozenset((one.source, one.destination))
 
 
 def _turns_of(talk: Conversation, role_of: Mapping[Address, Role]) -> list[tuple[float, Turn]]:

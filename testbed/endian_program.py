@@ -17,7 +17,7 @@ from testbed.shipped import setup_command
 
 DIRECTORY = "/root"  # where files are put, and programs run
 COMPILE_S = 120.0
-FLAGS = ("-g", "-O1")
+FLAGS = ("-O1",)
 
 
 @dataclass(frozen=True)

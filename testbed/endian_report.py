@@ -95,7 +95,7 @@ def _ended(runs: Sequence[Run], role: str) -> Text:
 
 
 def _print_finding(console: Console, number: int, finding: Finding) -> None:
-    who = f"{finding.role}, {finding.channel}: " if finding.channel else ""
+    who = "" if finding.channel is None else f"{finding.role}: " if finding.channel.is_port else f"{finding.role}, {finding.channel}: "
     _say(console, Text.assemble((f"{number}. ", "bold"), (who, "bold"), (printable(finding.title), WRONG)), 0)
     for line in finding.details:
         _say(console, Text(printable(line)), 3)

@@ -202,14 +202,14 @@ def _wait_listening(host: Host, process: Process, deadline: Deadline) -> tuple[i
     The host is new, so whatever listens there is the server, or was started by it.
     """
     last: tuple[int, ...] = ()
-    while process.exit_code is None and not deadline.passed:
+    while True:
+        over = process.exit_code is not None or deadline.passed  # asked first: a daemon's parent ends when it listens
         now = tuple(sorted({one.local.port for one in _sockets(host) if one.peer is None}))
-        if now and now == last:
+        if over or (now and now == last):
             return now
         last = now
         if not now:
             time.sleep(EVERY_S)
-    return last
 
 
 def _ended(result: Result, when: str = "") -> Ending:

@@ -28,7 +28,7 @@ NOTHING_SENT = 4  # an exit code of its own: neither a pass nor a finding
 @click.option("--cflags", default="", metavar="FLAGS", help="Flags for the compiler, such as '-Iinclude -lm'.")
 @click.option("--vm", is_flag=True, help="Big-endian hosts with a big-endian kernel of their own, not only big-endian programs.")
 @click.option("--ipv6", is_flag=True, help="The names `server` and `client` lead to IPv6 addresses.")
-@click.option("--repeat", type=click.IntRange(1, 100), default=3, metavar="N", help="Runs of each pair, to learn what varies.")
+@click.option("--repeat", type=click.IntRange(2, 100), default=3, metavar="N", help="Runs of each pair, to learn what varies.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=10.0, metavar="SECONDS", help="For each run.")
 @click.option(
     "--keep", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Keep the packets there, a pcap file for each pair."

@@ -142,7 +142,3 @@ def test_bytes_that_are_the_same_backwards_are_named_as_telling_nothing() -> Non
     comparison = compare([bytes.fromhex("00 00 00 00 68 69")], [bytes.fromhex("00 00 00 00 68 69")])
     assert comparison.differences == ()
     assert comparison.blind == (Place(0, 4),)
-
-
-def test_a_place_that_differs_for_a_known_reason_is_set_aside() -> None:
-    assert compare([b"I am a"], [b"I am b"], known=[Place(5, 1)]).differences == ()
