@@ -100,7 +100,7 @@ def _stretch(little: _Runs, big: _Runs) -> tuple[list[Difference], set[int], lis
     size = min(len(little.data), len(big.data))
     varying = {at for at in little.varying | big.varying if at < size}
     differing = {at for at in range(size) if at not in varying and little.data[at] != big.data[at]}
-    words = list(_words(little, big, differing, varying))
+    words = _fitting(list(_words(little, big, differing, varying)), differing, size)
     chosen, unexplained = _cover(words, differing, size)
     found = [
         Difference(
@@ -150,6 +150,26 @@ def _mirrored(little: _Runs, big: _Runs, offset: int, width: int) -> bool:
         return False
     steady = [(at, 2 * offset + width - 1 - at) for at in inside if at not in of_little and 2 * offset + width - 1 - at not in of_big]
     return len(steady) >= 2 and all(little.data[here] == big.data[there] for here, there in steady)
+
+
+def _fitting(words: Sequence[Place], differing: set[int], size: int) -> list[Place]:
+    """The words that are part of an explanation that leaves the fewest bytes unexplained."""
+    before = _fewest(words, differing, size)
+    mirrored = [Place(size - word.end, word.width) for word in words]
+    after = _fewest(mirrored, {size - 1 - at for at in differing}, size)[::-1]
+    return [word for word in words if before[word.offset] + after[word.end] == before[size]]
+
+
+def _fewest(words: Iterable[Place], differing: set[int], size: int) -> list[int]:
+    """Of each beginning of a message, by its length: how few of the differing bytes in it words can leave unexplained."""
+    ending: dict[int, list[int]] = {}
+    for word in words:
+        ending.setdefault(word.end, []).append(word.offset)
+    fewest = [0]
+    for end in range(1, size + 1):
+        without = fewest[end - 1] + (end - 1 in differing)
+        fewest.append(min(without, *(fewest[begin] for begin in ending.get(end, ()))) if end in ending else without)
+    return fewest
 
 
 def _cover(words: Sequence[Place], differing: set[int], size: int) -> tuple[list[Place], set[int]]:

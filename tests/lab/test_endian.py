@@ -21,6 +21,13 @@ from testbed.lab import down, read_parts
 from tests.lab.support import run_testbed
 
 SOURCES = Path(__file__).parent / "endian"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "byte-order"
+MENDED = {
+    "client.c": [(".length = (uint16_t)strlen(text), .id = 4711", ".length = htons((uint16_t)strlen(text)), .id = htonl(4711)")],
+    "server.c": [
+        ("    char text[256];", "    header.length = ntohs(header.length);\n    header.id = ntohl(header.id);\n    char text[256];")
+    ],
+}
 SERVER = f"{SOURCES / 'server.c'} {SOURCES / 'common.c'}"
 
 
@@ -164,3 +171,18 @@ def test_what_is_the_users_mistake_is_said_before_a_lab_is_made(tmp_path: Path) 
 def test_a_command_that_hosts_do_not_have_is_the_users_mistake(name: str) -> None:
     with pytest.raises(InputError, match="nonsense"):
         outcome(name, "nonsense", SERVER)
+
+
+def test_the_example_has_the_findings_of_the_walk_through_and_none_when_mended(name: str, tmp_path: Path) -> None:
+    """docs/endian.md tells it."""
+    result = outcome(name, f"{EXAMPLE / 'client.c'} hello", str(EXAMPLE / "server.c"))
+    assert found(result) == [("client", "reversed", Place(2, 2)), ("client", "reversed", Place(4, 4))]
+    assert [all(run.well for run in result.runs[pair]) for pair in PAIRS] == [True, False, False, True]
+    for file, changes in MENDED.items():
+        text = (EXAMPLE / file).read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / file).write_text(text)
+    (tmp_path / "message.h").write_bytes((EXAMPLE / "message.h").read_bytes())
+    assert verdict(outcome(name, f"{tmp_path / 'client.c'} hello", str(tmp_path / "server.c"))) == "NO FINDING"

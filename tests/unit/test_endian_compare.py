@@ -86,6 +86,10 @@ def test_two_explanations_that_fit_are_both_given() -> None:
     assert (found.place, found.others) == (Place(0, 4), (Place(1, 2),))
 
 
+def test_an_explanation_that_leaves_bytes_over_is_not_offered() -> None:
+    assert only("67 12 00 00", "00 00 12 67").others == ()
+
+
 def test_a_float_in_host_order_is_a_word_backwards() -> None:
     assert only(struct.pack("<d", 3.14).hex(), struct.pack(">d", 3.14).hex()).place == Place(0, 8)
 
