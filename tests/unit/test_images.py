@@ -219,12 +219,17 @@ class TestMachineSToolsForTheOtherImage:
     def test_a_failure_of_the_machine_s_own_is_the_error_and_nobody_waits_for_it(
         self, monkeypatch: pytest.MonkeyPatch, moment: str
     ) -> None:
+        told: list[str] = []
+
         def build(
             bench: object, sources: object, architecture: Architecture, machine: Architecture, step: object, shared: Shared
         ) -> Pieces:
             assert shared
             if architecture != machine:
-                shared.result(20)
+                error = shared.exception(20)
+                assert error
+                told.append(str(error))
+                raise error
             yield b"a tar"
             raise ImageError("the machine's own failed")
 
@@ -237,6 +242,7 @@ class TestMachineSToolsForTheOtherImage:
         monkeypatch.setattr(rootfs, "root_file_system", build)
         with pytest.raises(ImageError, match="the machine's own failed"):
             images.build(Refusing(), [of_machine(), S390X])
+        assert "the machine's own failed" in told[0]
 
 
 class TestStale:
