@@ -56,27 +56,18 @@ def endian(
       testbed endian --server server.c --client 'client.c common.c hello'
       testbed endian --server 'python3 server.py' --client 'python3 client.py' --file server.py --file client.py
     """
-    import shlex
-
+    from testbed import endian as on_both_orders
     from testbed import endian_report as report
-    from testbed.endian_program import read
-    from testbed.endian_run import Plan, keep_packets
-    from testbed.endian_run import endian as run
+    from testbed.endian_run import keep_packets
     from testbed.progress import Progress
 
-    plan = Plan(
-        {"client": read("client", client), "server": read("server", server)},
-        files=files,
-        flags=tuple(shlex.split(cflags)),
-        vm=vm,
-        ipv6=ipv6,
-        repeat=repeat,
-        timeout_s=timeout_s,
+    plan = on_both_orders.plan(
+        server=server, client=client, files=files, cflags=cflags, vm=vm, ipv6=ipv6, repeat=repeat, timeout_s=timeout_s
     )
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     with Progress(errors_console()) as progress:
-        outcome = run(plan, progress=progress)
+        outcome = on_both_orders.run(plan, progress)
     if keep is not None:
         keep_packets(outcome, keep)
     if as_json:

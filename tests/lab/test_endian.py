@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from testbed.capture import read_pcap
+from testbed.endian import assert_same
 from testbed.endian_compare import Place
 from testbed.endian_judge import BIG, LITTLE, PAIRS
 from testbed.endian_program import read
 from testbed.endian_report import verdict
 from testbed.endian_run import Outcome, Plan, endian
 from testbed.engine import Engine
-from testbed.errors import InputError
+from testbed.errors import CheckFailed, InputError
 from testbed.lab import down, read_parts
 from tests.lab.support import run_testbed
 
@@ -186,3 +187,9 @@ def test_the_example_has_the_findings_of_the_walk_through_and_none_when_mended(n
         (tmp_path / file).write_text(text)
     (tmp_path / "message.h").write_bytes((EXAMPLE / "message.h").read_bytes())
     assert verdict(outcome(name, f"{tmp_path / 'client.c'} hello", str(tmp_path / "server.c"))) == "NO FINDING"
+
+
+def test_as_an_assertion_the_findings_are_its_message() -> None:
+    with pytest.raises(CheckFailed) as failed:
+        assert_same(server=SERVER, client=f"{SOURCES / 'client.c'} bits", repeat=2)
+    assert "looks like bit fields: 54 from the little-endian host, 45 from the big-endian one" in failed.value.message

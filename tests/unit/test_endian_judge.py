@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from testbed.architecture import ByteOrder
+from testbed.endian import plan
 from testbed.endian_compare import Place
 from testbed.endian_explain import parting, reversed_numbers
 from testbed.endian_identity import as_little
@@ -309,3 +311,9 @@ def test_files_are_checked_before_a_lab_is_made(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "a.c").write_text("")
     with pytest.raises(InputError, match="the name of the compiled client"):
         check_files([Path("client")], [read("client", "a.c")])
+
+
+@pytest.mark.parametrize(("options", "words"), [({"repeat": 1}, "too few"), ({"cflags": "'-I"}, "--cflags")])
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        plan(server="nc -l 1", client="nc server 1", **options)

@@ -74,6 +74,7 @@ ORDER = (
     "endian_program",
     "endian_run",
     "endian_report",
+    "endian",
     "terminal",
     "progress",
     "verbs",
