@@ -19,11 +19,13 @@ from tests.endian_protocols import Score, any_protocol, compared
 
 def main() -> None:
     count, seed = (int(one) for one in (*sys.argv[1:], *("10000", "1")[len(sys.argv) - 1 :]))
-    score, chance, begin = Score(), random.Random(seed), time.monotonic()
-    for _ in range(count):
-        protocol = any_protocol(chance)
-        score.add(protocol, compared(protocol, chance))
-    print(json.dumps({"seed": seed, "seconds": round(time.monotonic() - begin, 1), **asdict(score)}, indent=2))
+    figures = {}
+    for what, decimals, runs in (("all of one length", 0, 3), ("two parts vary in length", 2, 6)):
+        score, chance, begin = Score(), random.Random(seed), time.monotonic()
+        for _ in range(count):
+            score.add(*compared(any_protocol(chance, decimals=decimals), chance, runs=runs))
+        figures[what] = {"seconds": round(time.monotonic() - begin, 1), **asdict(score)}
+    print(json.dumps({"seed": seed, **figures}, indent=2))
 
 
 if __name__ == "__main__":

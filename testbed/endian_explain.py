@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Literal
 
-from testbed.endian_compare import WIDTHS, Difference, Place
 from testbed.endian_messages import Channel, Turn
+from testbed.endian_words import WIDTHS, Difference, Place
 
 SHOWN = 16  # bytes in a line of words
 CONVERSIONS = {2: "htons()", 4: "htonl()", 8: "htobe64()"}

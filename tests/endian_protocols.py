@@ -44,25 +44,28 @@ class Field:
 Protocol = Sequence[Field]
 
 
-def sent(protocol: Protocol, host: ByteOrder, runs: Sequence[int], chance: random.Random) -> list[bytes]:
-    """The message in several runs, which have numbers."""
-    return [b"".join(field.encoded(host, run, chance) for field in protocol) for run in runs]
+def sent(protocol: Protocol, host: ByteOrder, runs: Sequence[int], chance: random.Random) -> list[list[bytes]]:
+    """The fields of the message in several runs, which have numbers."""
+    return [[field.encoded(host, run, chance) for field in protocol] for run in runs]
 
 
-def faults(protocol: Protocol) -> list[Place]:
-    """Where a field shows that its order was forgotten: its bytes are not the same backwards. Times apart."""
+def faults(protocol: Protocol, first: Sequence[bytes]) -> list[Place]:
+    """Where a field of the little-endian host's ``first`` message shows that its order was forgotten: not the same backwards."""
     found, at = [], 0
-    for field in protocol:
+    for field, data in zip(protocol, first, strict=True):
         if field.forgotten and field.kind in ("number", "float") and field.value != field.value[::-1]:
             found.append(Place(at, field.width))
-        at += field.width
+        at += len(data)
     return found
 
 
-def any_protocol(chance: random.Random, *, fields: int = 12) -> Protocol:
-    """A protocol as they come, any of its fields forgotten."""
+def any_protocol(chance: random.Random, *, fields: int = 12, decimals: int = 0) -> Protocol:
+    """A protocol as they come, any of its fields forgotten, with so many numbers in digits somewhere in it."""
     order: ByteOrder = chance.choice(("big", "big", "big", "little"))
-    return [_any_field(chance, order) for _ in range(chance.randint(1, fields))]
+    protocol = [_any_field(chance, order) for _ in range(chance.randint(1, fields))]
+    for _ in range(decimals):
+        protocol.insert(chance.randint(0, len(protocol)), Field("decimal", 4))
+    return protocol
 
 
 def _any_field(chance: random.Random, order: ByteOrder) -> Field:
@@ -86,9 +89,10 @@ def _any_field(chance: random.Random, order: ByteOrder) -> Field:
     return Field("number", width, chance.randrange(min(most, 1 << 8 * width)).to_bytes(width, "big"), order, forgotten)
 
 
-def compared(protocol: Protocol, chance: random.Random, *, runs: int = 3) -> Comparison:
-    """Both hosts' messages, first all runs of the one, then of the other, and what the judgement says."""
-    return compare(sent(protocol, "little", range(runs), chance), sent(protocol, "big", range(runs, 2 * runs), chance))
+def compared(protocol: Protocol, chance: random.Random, *, runs: int = 3) -> tuple[Comparison, list[Place]]:
+    """What the judgement says of both hosts' messages, first all runs of the one, then of the other; and where the faults are."""
+    little, big = sent(protocol, "little", range(runs), chance), sent(protocol, "big", range(runs, 2 * runs), chance)
+    return compare([b"".join(one) for one in little], [b"".join(one) for one in big]), faults(protocol, little[0])
 
 
 @dataclass
@@ -103,8 +107,7 @@ class Score:
     missed: int = 0
     false: int = 0
 
-    def add(self, protocol: Protocol, comparison: Comparison) -> None:
-        wanted = faults(protocol)
+    def add(self, comparison: Comparison, wanted: Sequence[Place]) -> None:
         found = [one for one in comparison.differences if one.kind == "reversed"]
         others = {place for one in found for place in one.others}
         self.protocols += 1

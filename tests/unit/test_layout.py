@@ -67,6 +67,7 @@ ORDER = (
     "arguments",
     "api",
     "endian_messages",
+    "endian_words",
     "endian_compare",
     "endian_explain",
     "endian_judge",
