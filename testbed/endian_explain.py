@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Literal
@@ -21,8 +22,8 @@ def hexadecimal(data: bytes) -> str:
     return data[:SHOWN].hex(" ") + (f" ... ({len(data)} bytes)" if len(data) > SHOWN else "")
 
 
-def explanation(one: Difference, message: bytes, channel: Channel) -> tuple[str, tuple[str, ...]]:
-    """A title and details of a difference, with the whole ``message`` from the little-endian host."""
+def explanation(one: Difference, message: bytes, of_big: bytes, channel: Channel) -> tuple[str, tuple[str, ...]]:
+    """A title and details of a difference, with the whole ``message`` from the little-endian host, and the one ``of_big``."""
     if channel.is_port:
         return _about_a_port(one, channel)
     width, offset = one.place.width, one.place.offset
@@ -42,9 +43,37 @@ def explanation(one: Difference, message: bytes, channel: Channel) -> tuple[str,
         )
     if one.kind == "length":
         return f"{at}: {len(one.little)} bytes of the little-endian host stand where the big-endian one sends {len(one.big)}", (both,)
+    if checksum := _about_a_checksum(one, message, of_big):
+        return f"{at}, {size} differ: {both}", (checksum,)
     return f"{at}, {size} differ: {both}", (
         "this is no word backwards: perhaps padding that was never written, a checksum of other bytes, or something that is the host's own",
     )
+
+
+def _about_a_checksum(one: Difference, little: bytes, big: bytes) -> str:
+    """On which hosts the bytes are a right checksum of the rest of the message; empty when they are none."""
+    of_little, of_big = checksums(one.place, little), checksums(Place(one.big_offset, one.place.width), big)
+    for name in (*of_little, *of_big):
+        if name in of_little and name in of_big:
+            return f"the {name} of the message, right on both hosts: it follows from other bytes that differ"
+        side = "little" if name in of_little else "big"
+        return f"the {name} of the message, right from the {side}-endian host only: the other one computes it in its own byte order"
+    return ""
+
+
+def checksums(place: Place, message: bytes) -> list[str]:
+    """The checksums, by name, of which the bytes at ``place`` are a part, and which are right: the Internet's (RFC 1071) of the whole
+    message, or a CRC-32 of all before it, in either byte order."""
+    found = []
+    padded = message + bytes(len(message) % 2)
+    total = sum(int.from_bytes(padded[at : at + 2], "big") for at in range(0, len(padded), 2))
+    if total and total % 0xFFFF == 0 and place.offset // 2 == (place.end - 1) // 2:
+        found.append("Internet checksum")
+    for begin in range(max(1, place.end - 4), place.offset + 1):
+        crc = zlib.crc32(message[:begin])
+        if message[begin : begin + 4] in (crc.to_bytes(4, "big"), crc.to_bytes(4, "little")):
+            found.append("CRC-32")
+    return found
 
 
 def _about_a_port(one: Difference, channel: Channel) -> tuple[str, tuple[str, ...]]:

@@ -114,7 +114,7 @@ def judge(runs: Runs) -> Judgement:
         if not strong or one.difference.kind == "bit fields":
             findings.append(one)
         else:
-            consequences.append(f"{one.role}, {one.channel}: {one.title}")
+            consequences.append(f"{one.role}, {one.channel}: {one.title}; {one.details[0]}")
     outcomes = [*_outcomes(runs), *_outputs(runs, strong=bool(findings))]
     if findings:
         consequences = [f"{one.title}" + (f": {one.details[0]}" if one.details else "") for one in outcomes if not one.role] + consequences
@@ -185,7 +185,7 @@ def _reversed(runs: Runs, comparisons: _Comparisons, role: Role) -> list[Finding
                 if key in found:
                     found[key] = replace(found[key], pairs=tuple(dict.fromkeys((*found[key].pairs, first, second))))
                 elif (first, second) != (LITTLE, BIG) or not _same_with_the_same_peer(comparisons, channel, one.place):
-                    title, details = explanation(one, messages[0], channel)
+                    title, details = explanation(one, messages[0], messages[1], channel)
                     found[key] = Finding(title, details, (first, second), role, channel, one, messages[0], messages[1])
     return sorted(found.values(), key=lambda one: (one.channel, one.difference.place.offset) if one.channel and one.difference else ())
 
@@ -211,7 +211,7 @@ def _otherwise(runs: Runs, role: Role, *, sure: bool) -> list[Finding]:
         for one in compare(*messages).differences:
             if one.kind == "reversed":
                 continue
-            title, details = explanation(one, messages[0][0], channel)
+            title, details = explanation(one, messages[0][0], messages[1][0], channel)
             found.append(Finding(title, details, (LITTLE, BIG), role, channel, one, messages[0][0], messages[1][0]))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -317,3 +318,45 @@ def test_files_are_checked_before_a_lab_is_made(tmp_path: Path, monkeypatch: pyt
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         plan(server="nc -l 1", client="nc server 1", **options)
+
+
+def internet_checksum(data: bytes) -> int:
+    total = sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
+    return 0xFFFF - total % 0xFFFF
+
+
+def test_a_checksum_that_follows_from_other_bytes_is_called_so() -> None:
+    def talk(client: ByteOrder, server: ByteOrder) -> Run:
+        body = pack(client, "HI", 5, 4711)
+        return run(body + pack("big", "I", zlib.crc32(body)), b"ok")
+
+    (line,) = (one for one in judged(talk).consequences if one.startswith("client"))
+    assert "the CRC-32 of the message, right on both hosts: it follows from other bytes that differ" in line
+
+
+def test_a_checksum_that_is_right_on_one_side_only_is_a_finding_that_says_which() -> None:
+    body = b"hello world!"
+
+    def talk(client: ByteOrder, server: ByteOrder) -> Run:
+        checksum = internet_checksum(body) if client == "little" else internet_checksum(body) ^ 0x1234
+        return run(body + pack("big", "H", checksum), b"ok")
+
+    (found,) = judged(talk).findings
+    assert found.details == (
+        "the Internet checksum of the message, right from the little-endian host only: the other one computes it in its own byte order",
+    )
+
+
+@pytest.mark.parametrize(
+    ("little", "big", "offset", "words"),
+    [
+        # What two parts of scapy 2.5.0 send: an option delta of CoAP (RFC 7252, section 3.1), and a length of PCOM, which is little-endian.
+        ("be 1f 00", "be 00 1f", 1, "the big-endian side is right"),
+        ("05 00 41 42 43 44 45", "00 05 41 42 43 44 45", 0, "5 is the length of what follows"),
+    ],
+)
+def test_two_faults_of_a_real_program_are_found_where_they_are(little: str, big: str, offset: int, words: str) -> None:
+    (found,) = judged(lambda client, server: run(bytes.fromhex(little if client == "little" else big), b"ok")).findings
+    assert found.difference is not None
+    assert (found.difference.kind, found.difference.place) == ("reversed", Place(offset, 2))
+    assert words in "\n".join(found.details)
