@@ -224,24 +224,24 @@ def _well(runs: Sequence[Run]) -> bool:
 
 
 def _outcomes(runs: Runs) -> list[Finding]:
-    """Pairs that fail while those of one byte order, or of two little-endian hosts, do not."""
+    """Pairs that fail while a pair of one byte order does not."""
     bad = tuple(pair for pair in PAIRS if not _well(runs[pair]))
-    if not bad or LITTLE in bad:
+    good = next((pair for pair in (LITTLE, BIG) if pair not in bad), None)
+    if not bad or good is None:
         return []
-    title = (
-        "it fails only where the byte orders of the two hosts differ"
-        if BIG not in bad
-        else "it fails on every pair with a big-endian host"
-        if len(bad) == 3
-        else f"it fails {' and '.join(name_of(pair) for pair in bad)}, and not between two little-endian hosts"
-    )
+    if LITTLE not in bad and BIG not in bad:
+        title = "it fails only where the byte orders of the two hosts differ"
+    elif len(bad) == 3:
+        title = f"it fails on every pair with a {'big' if good == LITTLE else 'little'}-endian host"
+    else:
+        title = f"it fails {' and '.join(name_of(pair) for pair in bad)}, and not between two {good[0]}-endian hosts"
     details = []
     for pair in bad:
         run = next(run for run in runs[pair] if not run.well)
         words = "; ".join(f"the {role}: {ending.words}" for role, ending in run.endings.items() if not ending.well)
         details.append(f"{name_of(pair)}: {words}")
-        if where := parting(runs[LITTLE][0].said.turns, run.said.turns):
-            details.append(f"{name_of(pair)}, against little to little: {where}")
+        if where := parting(runs[good][0].said.turns, run.said.turns):
+            details.append(f"{name_of(pair)}, against {name_of(good)}: {where}")
     return [Finding(title, tuple(details), bad)]
 
 

@@ -25,7 +25,7 @@ NOTHING_SENT = 4  # an exit code of its own: neither a pass nor a finding
     metavar="FILE",
     help="Put it where the programs run; may be repeated.",
 )
-@click.option("--cflags", default="", metavar="FLAGS", help="Flags for the compiler, such as '-Iinclude -lm'.")
+@click.option("--cflags", default="", show_default=False, metavar="FLAGS", help="Flags for the compiler, such as '-Iinclude -lm'.")
 @click.option("--vm", is_flag=True, help="Big-endian hosts with a big-endian kernel of their own, not only big-endian programs.")
 @click.option("--ipv6", is_flag=True, help="The names `server` and `client` lead to IPv6 addresses.")
 @click.option("--repeat", type=click.IntRange(2, 100), default=3, metavar="N", help="Runs of each pair, to learn what varies.")

@@ -111,6 +111,13 @@ def test_a_program_that_fails_with_big_endian_hosts_only_is_a_finding() -> None:
     assert "died of signal 11" in found.details[0]
 
 
+def test_a_program_that_fails_with_little_endian_hosts_only_is_a_finding_too() -> None:
+    result = judged(lambda client, server: run(b"hi", b"ho", client=WELL if (client, server) == ("big", "big") else Ending(3)))
+    (found,) = result.findings
+    assert found.title == "it fails on every pair with a little-endian host"
+    assert result.failed == ""
+
+
 def test_a_program_that_never_works_has_failed_and_is_no_finding() -> None:
     result = judged(lambda client, server: run(b"hi", b"", client=Ending(2)))
     assert result.findings == ()
