@@ -68,14 +68,11 @@ class Sysctls:
         """The value of a sysctl, None when there is none of that name."""
         its = name_of(path_of(name).removeprefix(ROOT))
         result = self._run(["sysctl", its])
-        if result.exit_code != 0:
-            reason = reason_of(result.error_text)
-            if reason == "ENOENT":
-                return None
-            raise LabError(f"sysctl {name} of host {self._host} cannot be read: {reason}")
-        lines = result.text.splitlines()
-        if not lines:
-            raise LabError(f"sysctl {name} of host {self._host} cannot be read: it can be set alone")
+        lines, reason = result.text.splitlines(), reason_of(result.error_text)
+        if reason == "ENOENT":
+            return None
+        if result.exit_code != 0 or not lines:
+            raise LabError(f"sysctl {name} of host {self._host} has no value that can be read{f': {reason}' if reason else ''}")
         if not all(line.startswith(f"{its} = ") for line in lines):
             raise InputError(f"'{name}' is no sysctl, but a group of them", hint=f"one of those that begin with {its}.")
         return value_of(" ".join(line.removeprefix(f"{its} = ") for line in lines))

@@ -308,6 +308,12 @@ class TestTar:
         done = subprocess.run([sys.executable, "-c", "import answer; print(answer.answer)"], cwd=tmp_path, capture_output=True, text=True)
         assert done.stdout == "bytecode\n"
 
+    def test_bytecode_is_the_same_whatever_else_the_process_has_done(self) -> None:
+        source = b"seldom = '\\x7f'\n"
+        before = rootfs._bytecode.__wrapped__("./seldom.py", source)
+        sys.intern("\x7f")  # as anything may do with a character
+        assert rootfs._bytecode.__wrapped__("./seldom.py", source) == before
+
     def test_files_links_and_directories_are_added_with_their_modes_and_one_date(self) -> None:
         files = {**self.recipe.files, "./usr/local/bin/byte-order": b"program"}
         added = unpacked(rootfs.additions(self.recipe, files))
