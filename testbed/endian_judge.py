@@ -174,14 +174,12 @@ def _cut(run: Run, channel: Channel) -> bytes:
 def _reversed(runs: Runs, comparisons: _Comparisons, role: Role) -> list[Finding]:
     """Words that the role sends backwards. One that shows only between the pairs of one byte order, while with the same
     peer those bytes are the same, is the peer's, sent back."""
-    found: dict[tuple[Channel, Place], Finding] = {}
+    found: dict[tuple[object, ...], Finding] = {}
     for (first, second), of_channels in comparisons.items():
         for channel, comparison in of_channels.items():
             messages = [_cut(runs[pair][0], channel) for pair in (first, second)]
-            for one in comparison.differences:
-                if one.kind != "reversed":
-                    continue
-                key = (channel, one.place)
+            words = [one for one in comparison.differences if one.kind == "reversed"]
+            for key, one in zip(_keys(runs, channel, words), words, strict=True):
                 if key in found:
                     found[key] = replace(found[key], pairs=tuple(dict.fromkeys((*found[key].pairs, first, second))))
                 elif (first, second) != (LITTLE, BIG) or not _same_with_the_same_peer(comparisons, channel, one.place):
@@ -190,10 +188,23 @@ def _reversed(runs: Runs, comparisons: _Comparisons, role: Role) -> list[Finding
     return sorted(found.values(), key=lambda one: (one.channel, one.difference.place.offset) if one.channel and one.difference else ())
 
 
+def _keys(runs: Runs, channel: Channel, differences: Sequence[Difference]) -> list[tuple[object, ...]]:
+    """What tells each difference of a message in one comparison from the others, and is the same in all comparisons: its place, or where
+    the length of the message varies, its bytes and which one of those with the same bytes it is."""
+    sizes = {len(run.said.messages[channel]) for of_pair in runs.values() for run in of_pair if channel in run.said.messages}
+    keys: list[tuple[object, ...]] = []
+    for one in differences:
+        own = (channel, one.place) if len(sizes) == 1 or one.varies else (channel, one.little, one.big)
+        keys.append((*own, sum(key[:-1] == own for key in keys)))
+    return keys
+
+
 def _same_with_the_same_peer(comparisons: _Comparisons, channel: Channel, place: Place) -> bool:
     for sides, of_channels in comparisons.items():
         comparison = of_channels.get(channel)
         if sides == (LITTLE, BIG) or comparison is None or comparison.size < place.end:
+            continue
+        if any(place.overlaps(one) for one in comparison.set_aside):
             continue
         if not any(one.kind == "length" or one.place.overlaps(place) for one in comparison.differences):
             return True

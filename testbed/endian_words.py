@@ -75,7 +75,7 @@ def explain(little: Stretch, big: Stretch, *, ragged: tuple[bool, bool] = (False
     varying = {at for at in little.varying | big.varying if at < size}
     differing = {at for at in range(size) if at not in varying and little.data[at] != big.data[at]}
     words = _fitting(list(_words(little, big, differing, varying)), differing, size)
-    chosen, unexplained = _cover(words, differing, size)
+    chosen, unexplained = _cover(words, differing, size, UNALIGNED if not ragged[0] else 0)
     found = [
         Difference(
             "reversed",
@@ -147,8 +147,9 @@ def _fewest(words: Iterable[Place], differing: set[int], size: int) -> list[int]
     return fewest
 
 
-def _cover(words: Sequence[Place], differing: set[int], size: int) -> tuple[list[Place], set[int]]:
-    """Words that do not overlap and explain the differing bytes at the least cost, and the bytes that remain.
+def _cover(words: Sequence[Place], differing: set[int], size: int, unaligned: int) -> tuple[list[Place], set[int]]:
+    """Words that do not overlap and explain the differing bytes at the least cost, and the bytes that remain. ``unaligned`` is what a word
+    costs more at an offset that is no multiple of its width: nothing where offsets vary from run to run.
 
     Of two ways that cost the same, the one with more words: two equal numbers side by side are likelier than one made of two equal halves.
     """
@@ -162,7 +163,7 @@ def _cover(words: Sequence[Place], differing: set[int], size: int) -> tuple[list
         choice: tuple[tuple[int, int], Place | None] = ((cost + (UNEXPLAINED if end - 1 in differing else 0), count), None)
         for word in ending.get(end, ()):
             before, count = best[word.offset]
-            with_it = (before + word.width + (UNALIGNED if word.offset % word.width else 0), count - 1)
+            with_it = (before + word.width + (unaligned if word.offset % word.width else 0), count - 1)
             if with_it < choice[0]:
                 choice = (with_it, word)
         best.append(choice[0])

@@ -367,3 +367,14 @@ def test_two_faults_of_a_real_program_are_found_where_they_are(little: str, big:
     assert found.difference is not None
     assert (found.difference.kind, found.difference.place) == ("reversed", Place(offset, 2))
     assert words in "\n".join(found.details)
+
+
+def test_a_word_that_stands_elsewhere_in_every_run_is_one_finding() -> None:
+    numbers = iter([5, 77, 123, 4, 9999, 31, 640, 8, 52, 7000, 1, 11])
+
+    def message(order: ByteOrder) -> bytes:
+        return b"number %d, length " % next(numbers) + pack(order, "H", 600) + b", again " + pack(order, "H", 600) + b" and the end"
+
+    result = judge({pair: [run(message(pair[0]), b"ok") for _ in range(3)] for pair in PAIRS})
+    assert [one.difference and one.difference.little.hex() for one in result.findings] == ["5802", "5802"]
+    assert all(set(one.pairs) == set(PAIRS) for one in result.findings)
