@@ -1,6 +1,7 @@
 """The `testbed` command: thin. It reads arguments, calls one function, prints what that gives.
 
-Exit codes: 0 done and held; 1 a check failed; 2 the user's input is wrong; 3 the lab or the engine broke; 130 Ctrl-C.
+Exit codes: 0 done and held; 1 a check failed; 2 the user's input is wrong; 3 the lab or the engine broke; 4 nothing was sent
+(`endian`); 130 Ctrl-C.
 `exec` and `shell` leave with the remote command's own code.
 """
 
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 import click
 
-from testbed import verbs_host, verbs_lab, verbs_machine
+from testbed import verbs_endian, verbs_host, verbs_lab, verbs_machine
 from testbed.errors import InputError, TestbedError
 from testbed.verbs import Verbs, complain
 
@@ -42,7 +43,7 @@ def testbed() -> None:
 for verb in (
     *(verbs_lab.up, verbs_lab.down, verbs_lab.reset, verbs_lab.status),
     *(verbs_host.exec_, verbs_host.shell, verbs_host.logs, verbs_host.put, verbs_host.get, verbs_host.capture),
-    *(verbs_lab.exchange, verbs_machine.validate, verbs_machine.schema, verbs_machine.graph),
+    *(verbs_lab.exchange, verbs_endian.endian, verbs_machine.validate, verbs_machine.schema, verbs_machine.graph),
     *(verbs_machine.images, verbs_machine.doctor, verbs_machine.setup),
 ):
     testbed.add_command(verb)

@@ -26,7 +26,7 @@ BUFFER_KIB = 4096
 FILE = "/run/testbed/recording-{}.pcap"  # of a network, in the switch; tcpdump appends a number
 FLUSH_S = 2.0
 
-_FILE_HEADER = 24
+FILE_HEADER, RECORD_HEADER = 24, 16
 _MAGICS = {0xA1B2C3D4: 1e6, 0xA1B23C4D: 1e9}
 
 
@@ -146,24 +146,24 @@ class Recorded:
 
 def recorded(files: list[bytes], since_s: float) -> Recorded:
     """Of pcap files that were written in turn, the packets since a moment, in seconds since 1970, as one."""
-    whole = sorted((one for one in files if len(one) > _FILE_HEADER), key=lambda one: next(_records(one), (float("inf"), b""))[0])
+    whole = sorted((one for one in files if len(one) > FILE_HEADER), key=lambda one: next(records(one), (float("inf"), b""))[0])
     if not whole:
-        return Recorded(next((one[:_FILE_HEADER] for one in files), b""), 0, from_the_middle=False)
-    packets = [(time_s, record) for one in whole for time_s, record in _records(one)]
+        return Recorded(next((one[:FILE_HEADER] for one in files), b""), 0, from_the_middle=False)
+    packets = [(time_s, record) for one in whole for time_s, record in records(one)]
     chosen = [record for time_s, record in packets if time_s >= since_s]
     # Every file is full and nothing in them is older: what was there before has been overwritten.
     wrapped = len(whole) == FILES and bool(chosen) and len(chosen) == len(packets)
-    return Recorded(whole[0][:_FILE_HEADER] + b"".join(chosen), len(chosen), from_the_middle=wrapped)
+    return Recorded(whole[0][:FILE_HEADER] + b"".join(chosen), len(chosen), from_the_middle=wrapped)
 
 
-def _records(data: bytes) -> Iterator[tuple[float, bytes]]:
+def records(data: bytes) -> Iterator[tuple[float, bytes]]:
     """(seconds since 1970, record with its header) of a pcap file; the last one may be cut, and is left out then."""
     order = "<" if int.from_bytes(data[:4], "little") in _MAGICS else ">"
     fraction = _MAGICS.get(int.from_bytes(data[:4], "little" if order == "<" else "big"))
     if fraction is None:
         raise LabError("what tcpdump recorded is no pcap file")
     header = struct.Struct(f"{order}IIII")
-    at = _FILE_HEADER
+    at = FILE_HEADER
     while at + header.size <= len(data):
         seconds, parts, size, _ = header.unpack_from(data, at)
         end = at + header.size + size

@@ -19,7 +19,7 @@ from testbed.arguments import assignments, split_remote, with_a_name
 from testbed.errors import CheckFailed, EngineError, InputError, TestbedError, TopologyError
 
 VERBS = [
-    *("up", "down", "reset", "status", "exec", "shell", "logs", "put", "get", "capture", "exchange"),
+    *("up", "down", "reset", "status", "exec", "shell", "logs", "put", "get", "capture", "exchange", "endian"),
     *("validate", "schema", "graph", "images", "doctor", "setup"),
 ]
 
@@ -57,7 +57,7 @@ def test_every_help_has_an_example_and_is_read_in_a_terminal(verb: tuple[str, ..
     assert max(map(len, shown.output.splitlines())) <= 130
 
 
-@pytest.mark.parametrize("verb", ["status", "logs", "capture", "exchange", "validate", "graph", "images", "doctor"])
+@pytest.mark.parametrize("verb", ["status", "logs", "capture", "exchange", "endian", "validate", "graph", "images", "doctor"])
 def test_every_verb_that_reads_speaks_json(verb: str) -> None:
     assert "--json" in CliRunner().invoke(cli.testbed, [verb, "--help"]).output
 

@@ -1,0 +1,206 @@
+"""What one message looks like from a little-endian and from a big-endian host: which bytes differ, and why. Pure.
+
+Both are given in several runs. What differs from run to run on the same host (times, random numbers, ports) is set aside, also where
+its length differs; what then still differs between the two is explained (:mod:`testbed.endian_words`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+
+from testbed.endian_words import WIDTHS, Difference, Place, Stretch, explain, learned, places
+
+CALM = 8  # bytes in a row that are the same in all runs, so that runs of different length count as still in step
+ANCHOR = 4  # bytes in a row that are the same in all runs, wherever they are: so many are no chance
+SHIFT_MOST = 3  # by so many bytes a stretch may begin later on one host, where what varies before it ends in the same way by chance
+ALIGNED_MOST = 2048  # bytes of a message in which anchors are looked for, which may take the square of that
+
+__all__ = ["Comparison", "Difference", "Place", "compare"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``differences`` in the order of their offsets. ``set_aside`` varies from run to run; ``blind`` are bytes that are the same on both
+    hosts and the same backwards, so they say nothing about the order of a word there; ``compared`` counts the bytes that were
+    compared, of ``size`` in the little-endian host's first run."""
+
+    differences: tuple[Difference, ...]
+    set_aside: tuple[Place, ...]
+    blind: tuple[Place, ...]
+    compared: int
+    size: int
+
+
+def compare(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
+    """Compare a message of the little-endian host (once for each run) with the same message of the big-endian one; neither is empty."""
+    sizes = {len(one) for one in (*little, *big)}
+    return _in_step(little, big) if len(sizes) == 1 else _out_of_step(little, big)
+
+
+def _in_step(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
+    differences, varying, blind = explain(learned(little), learned(big))
+    size = len(little[0])
+    return Comparison(tuple(differences), tuple(places(varying)), tuple(blind), size - len(varying), size)
+
+
+# Messages of different lengths
+
+
+def _out_of_step(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
+    if all(len({len(one) for one in side}) == 1 for side in (little, big)):
+        return _longer(little, big)
+    if max(len(one) for one in (*little, *big)) <= ALIGNED_MOST:
+        anchors = [_anchors(side) for side in (little, big)]
+        if anchors[0] and len(anchors[0]) == len(anchors[1]):
+            return _between_gaps(little[0], big[0], anchors[0], anchors[1])
+    return _from_both_ends(little, big)
+
+
+def _longer(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
+    """Each host sends the same length in every run, and they are not the same: what is in step from the beginning and from the end, and a
+    difference in length between."""
+    size, other = len(little[0]), len(big[0])
+    least = head = min(size, other)
+    front, aside, blind = _head(little, big, head)
+    if odd := next((one for one in front if one.kind in ("different", "bit fields")), None):
+        head = odd.place.offset  # from here on the one is shifted against the other
+        front, aside, blind = _head(little, big, head)
+    tail = least - head
+    back, aside_back, blind_back = _tail(little, big, tail)
+    if odd := next((one for one in reversed(back) if one.kind in ("different", "bit fields")), None):
+        tail = size - odd.place.end
+        back, aside_back, blind_back = _tail(little, big, tail)
+    middle = Difference("length", Place(head, size - tail - head), head, little[0][head : size - tail], big[0][head : other - tail])
+    compared = head + tail - len(aside) - len(aside_back)
+    return Comparison((*front, middle, *back), tuple(places(aside | aside_back)), (*blind, *blind_back), compared, size)
+
+
+def _from_both_ends(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
+    """The length varies from run to run: from both ends, as far as the runs are in step. What lies between is set aside."""
+    size = len(little[0])
+    head = min(_steps(little), _steps(big))
+    least = min(len(one) for one in (*little, *big))
+    tail = min(_steps([one[::-1] for one in little]), _steps([one[::-1] for one in big]), least - head)
+    front, aside, blind = _head(little, big, head, ragged=True)
+    back, aside_back, blind_back = _tail(little, big, tail, ragged=True)
+    varying = {*aside, *aside_back, *range(head, size - tail)}
+    return Comparison((*front, *back), tuple(places(varying)), (*blind, *blind_back), size - len(varying), size)
+
+
+def _head(
+    little: Sequence[bytes], big: Sequence[bytes], head: int, *, ragged: bool = False
+) -> tuple[list[Difference], set[int], list[Place]]:
+    sides = [learned([one[:head] for one in side]) for side in (little, big)]
+    return explain(sides[0], sides[1], ragged=(False, ragged))
+
+
+def _tail(
+    little: Sequence[bytes], big: Sequence[bytes], tail: int, *, ragged: bool = False
+) -> tuple[list[Difference], set[int], list[Place]]:
+    sides = [learned([one[len(one) - tail :] for one in side]) for side in (little, big)]
+    begin, other = len(little[0]) - tail, len(big[0]) - tail
+    return _moved(explain(sides[0], sides[1], ragged=(ragged, False)), begin, other)
+
+
+def _moved(found: tuple[list[Difference], set[int], list[Place]], by: int, of_big: int) -> tuple[list[Difference], set[int], list[Place]]:
+    """What was found in a stretch that begins at an offset of its own in each host's message."""
+
+    def moved(place: Place) -> Place:
+        return Place(place.offset + by, place.width)
+
+    differences, varying, blind = found
+    return (
+        [
+            replace(one, place=moved(one.place), big_offset=one.big_offset + of_big, others=tuple(map(moved, one.others)))
+            for one in differences
+        ],
+        {at + by for at in varying},
+        list(map(moved, blind)),
+    )
+
+
+def _anchors(runs: Sequence[bytes]) -> list[Place]:
+    """The stretches of the first run that are in all of them, in this order, with what varies between."""
+    first = runs[0]
+    partners: list[dict[int, int]] = []
+    for other in runs[1:]:
+        blocks = SequenceMatcher(None, first, other, autojunk=False).get_matching_blocks()
+        partners.append({block.a + at: block.b + at for block in blocks if block.size >= ANCHOR for at in range(block.size)})
+    found: list[Place] = []
+    for at in range(len(first)):
+        if not all(at in partner for partner in partners):
+            continue
+        goes_on = found and found[-1].end == at and all(partner[at] == partner[at - 1] + 1 for partner in partners)
+        if goes_on:
+            found[-1] = Place(found[-1].offset, found[-1].width + 1)
+        else:
+            found.append(Place(at, 1))
+    return [one for one in found if one.width >= ANCHOR]
+
+
+def _between_gaps(little: bytes, big: bytes, of_little: Sequence[Place], of_big: Sequence[Place]) -> Comparison:
+    """Compare the stretches that are in every run of each host, one by one."""
+    differences: list[Difference] = []
+    blind: list[Place] = []
+    compared: set[int] = set()
+    for here, there in zip(of_little, of_big, strict=True):
+        tried = [_overlap(little, big, begins, (here.end, there.end)) for begins in _beginnings(here, there, len(little), len(big))]
+        found, aside, more_blind, covered = min(tried, key=lambda one: _unlikelihood(one[0], one[3]))
+        differences += found
+        blind += more_blind
+        compared |= covered - aside
+    aside = set(range(len(little))) - compared
+    return Comparison(tuple(differences), tuple(places(aside)), tuple(blind), len(compared), len(little))
+
+
+_Overlap = tuple[list[Difference], set[int], list[Place], set[int]]
+
+
+def _overlap(little: bytes, big: bytes, begins: tuple[int, int], ends: tuple[int, int]) -> _Overlap:
+    """What is found when two stretches, as long as the shorter one, are laid side by side; and which bytes they are."""
+    size = min(end - begin for begin, end in zip(begins, ends, strict=True))
+    begin, other = begins
+    ragged = (begin > 0, begin + size < len(little))
+    found = explain(Stretch(little[begin : begin + size], frozenset()), Stretch(big[other : other + size], frozenset()), ragged=ragged)
+    return (*_moved(found, begin, other), set(range(begin, begin + size)))
+
+
+def _beginnings(here: Place, there: Place, size: int, other: int) -> list[tuple[int, int]]:
+    """Where two stretches may begin: what varies before or after them may begin or end in the same way by chance, and so belong to one of
+    them. Not so at the beginning and the end of the messages."""
+    if here.offset == there.offset == 0:
+        return [(0, 0)]
+    short = min(here.width, there.width)
+    if (here.end, there.end) == (size, other):
+        return [(here.end - short, there.end - short)]
+    shifts = [(shift, 0) for shift in range(SHIFT_MOST + 1)] + [(0, shift) for shift in range(1, SHIFT_MOST + 1)]
+    tried = [(here.offset + one, there.offset + another) for one, another in shifts]
+    tried += [(here.end - short - one, there.end - short - another) for one, another in shifts]
+    return [(one, another) for one, another in tried if here.offset <= one < here.end and there.offset <= another < there.end]
+
+
+def _unlikelihood(found: Sequence[Difference], covered: set[int]) -> tuple[int, int]:
+    """The fewer bytes remain unexplained the likelier; then the more that are compared."""
+    return sum(one.place.width for one in found if one.kind != "reversed"), -len(covered)
+
+
+def _steps(runs: Sequence[bytes]) -> int:
+    """How far runs are in step from the beginning: a varying byte is passed over when calm follows within the width of a word."""
+    size = min(map(len, runs))
+    if len({len(one) for one in runs}) == 1:
+        return size
+    same = [len({one[at] for one in runs}) == 1 for at in range(size)]
+    at = 0
+    while at < size:
+        if same[at]:
+            at += 1
+            continue
+        after = next(
+            (begin for begin in range(at + 1, at + max(WIDTHS) + 1) if begin + CALM <= size and all(same[begin : begin + CALM])), None
+        )
+        if after is None:
+            return at
+        at = after
+    return size

@@ -1,0 +1,215 @@
+"""Differences between byte orders in words: what the bytes mean, which side is right where that can be said. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Literal
+
+from testbed.endian_messages import Channel, Turn
+from testbed.endian_words import WIDTHS, Difference, Place
+
+SHOWN = 16  # bytes in a line of words
+CONVERSIONS = {2: "htons()", 4: "htonl()", 8: "htobe64()"}
+
+
+def hexadecimal(data: bytes) -> str:
+    """Bytes in a line, the first ones when they are many."""
+    return data[:SHOWN].hex(" ") + (f" ... ({len(data)} bytes)" if len(data) > SHOWN else "")
+
+
+def explanation(one: Difference, message: bytes, of_big: bytes, channel: Channel) -> tuple[str, tuple[str, ...]]:
+    """A title and details of a difference, with the whole ``message`` from the little-endian host, and the one ``of_big``."""
+    if channel.is_port:
+        return _about_a_port(one, channel)
+    width, offset = one.place.width, one.place.offset
+    at = f"offset {offset}" + (f" ({one.big_offset} from the big-endian host)" if one.big_offset != offset else "")
+    both = (
+        f"{hexadecimal(one.little) or 'nothing'} from the little-endian host, {hexadecimal(one.big) or 'nothing'} from the big-endian one"
+    )
+    size = "1 byte" if width == 1 else f"{width} bytes"
+    if one.kind == "reversed":
+        return f"{at}, {size}, sent in host order: {both}", tuple(_about_a_word(one, message))
+    if one.kind == "bit fields":
+        widths = ", ".join(map(str, one.bit_widths))
+        return f"{at}, {size}, looks like bit fields: {both}", (
+            f"bit fields of {widths} bits, in the order of their declaration, have these bytes",
+            "the first one is in the lowest bits on a little-endian host, in the highest on a big-endian one",
+            "shift and mask instead: (version << 4) | length is the same byte everywhere",
+        )
+    if one.kind == "length":
+        return f"{at}: {len(one.little)} bytes of the little-endian host stand where the big-endian one sends {len(one.big)}", (both,)
+    if checksum := _about_a_checksum(one, message, of_big):
+        return f"{at}, {size} differ: {both}", (checksum,)
+    return f"{at}, {size} differ: {both}", (
+        "this is no word backwards: perhaps padding that was never written, a checksum of other bytes, or something that is the host's own",
+    )
+
+
+def _about_a_checksum(one: Difference, little: bytes, big: bytes) -> str:
+    """On which hosts the bytes are a right checksum of the rest of the message; empty when they are none."""
+    of_little, of_big = checksums(one.place, little), checksums(Place(one.big_offset, one.place.width), big)
+    for name in (*of_little, *of_big):
+        if name in of_little and name in of_big:
+            return f"the {name} of the message, right on both hosts: it follows from other bytes that differ"
+        side = "little" if name in of_little else "big"
+        return f"the {name} of the message, right from the {side}-endian host only: the other one computes it in its own byte order"
+    return ""
+
+
+def checksums(place: Place, message: bytes) -> list[str]:
+    """The checksums, by name, of which the bytes at ``place`` are a part, and which are right: the Internet's (RFC 1071) of the whole
+    message, or a CRC-32 of all before it, in either byte order."""
+    found = []
+    padded = message + bytes(len(message) % 2)
+    total = sum(int.from_bytes(padded[at : at + 2], "big") for at in range(0, len(padded), 2))
+    if total and total % 0xFFFF == 0 and place.offset // 2 == (place.end - 1) // 2:
+        found.append("Internet checksum")
+    for begin in range(max(1, place.end - 4), place.offset + 1):
+        crc = zlib.crc32(message[:begin])
+        if message[begin : begin + 4] in (crc.to_bytes(4, "big"), crc.to_bytes(4, "little")):
+            found.append("CRC-32")
+    return found
+
+
+def _about_a_port(one: Difference, channel: Channel) -> tuple[str, tuple[str, ...]]:
+    little, big = (int.from_bytes(side, "big") for side in (one.little, one.big))
+    verb = "connects to" if channel.what == "port to" else "listens on"
+    title = f"it {verb} port {little} (0x{little:04x}) from the little-endian host, {big} (0x{big:04x}) from the big-endian one"
+    title = title if channel.what == "port to" else title.replace("from the", "on the")
+    if one.kind == "reversed":
+        return title, (f"the port is in sin_port in host order: the big-endian side is right, and htons({big}) is right on both",)
+    return title, ("the two are not each other's bytes reversed",)
+
+
+def _about_a_word(one: Difference, little: bytes) -> Iterator[str]:
+    width = one.place.width
+    value = int.from_bytes(one.little, "little")
+    if one.varies:
+        yield "its value differs from run to run, and at the opposite ends on the two hosts: a time, or a counter"
+    else:
+        yield f"as the hosts have it in memory, it is {value} (0x{value:0{2 * width}x}){_other_readings(one)} on both"
+    yield from _which_side_is_right(one, little)
+    if one.others:
+        others = " or ".join(f"{place.width} bytes at offset {place.offset}" for place in one.others[:4])
+        yield f"the same bytes would also come of {others}{' or others' if len(one.others) > 4 else ''}"
+
+
+def _other_readings(one: Difference) -> str:
+    """A negative number, or a floating-point one, where it looks like that."""
+    width = one.place.width
+    signed = int.from_bytes(one.little, "little", signed=True)
+    readings = [f", {signed} if it is signed"] if -100000 < signed < 0 else []
+    if width in (4, 8):
+        (number,) = struct.unpack("<f" if width == 4 else "<d", one.little)
+        if math.isfinite(number) and 1e-6 < abs(number) < 1e12:
+            readings.append(f", {number:g} if it is a floating-point number")
+    return "".join(readings)
+
+
+def _which_side_is_right(one: Difference, little: bytes) -> Iterator[str]:
+    width = one.place.width
+    as_kept, turned = (int.from_bytes(one.little, order) for order in _ORDERS)
+    lengths = _lengths(one.place, little)
+    if turned in lengths and as_kept not in lengths:
+        yield f"in network order the little-endian host's {one.little.hex(' ')} is {turned}, {lengths[turned]}: that side is right"
+        yield "the big-endian one swaps bytes: htons() and htonl() do nothing there, unlike bswap_16() and the like"
+        return
+    if as_kept in lengths:
+        yield f"{as_kept} is {lengths[as_kept]}"
+    other = _protocol_order(one.place, little)
+    to_little = f"htole{8 * width}()"
+    if other == "little":
+        yield "other lengths in the message are little-endian on both hosts"
+        yield f"if this one is to be so too, the little-endian side is right, and {to_little} is right on both"
+        return
+    unless = f" (unless the protocol is little-endian here: then the little-endian side is, and {to_little})" if other is None else ""
+    yield f"in network order the big-endian side is right, and {CONVERSIONS[width]} is right on both{unless}"
+
+
+_ORDERS: tuple[Literal["little"], Literal["big"]] = ("little", "big")
+
+
+def _lengths(place: Place, message: bytes) -> dict[int, str]:
+    """What a length field at a place may say, and of what that is the length."""
+    return {
+        len(message): "the length of the whole message",
+        len(message) - place.offset: "the length of the message from this field on",
+        len(message) - place.end: "the length of what follows",
+    }
+
+
+def _protocol_order(place: Place, message: bytes) -> Literal["little", "big"] | None:
+    """The byte order of other fields of a message, out of those that are a right length in one order only; None when there are none."""
+    counts = dict.fromkeys(_ORDERS, 0)
+    for width in WIDTHS[:2]:
+        for offset in range(len(message) - width + 1):
+            other = Place(offset, width)
+            word = message[offset : other.end]
+            if other.overlaps(place) or word == word[::-1]:
+                continue
+            lengths = _lengths(other, message)
+            for order in _ORDERS:
+                counts[order] += int.from_bytes(word, order) in lengths
+    if counts["little"] == counts["big"]:
+        return None
+    return "little" if counts["little"] > counts["big"] else "big"
+
+
+# Dialogues and outputs
+
+
+def parting(good: Sequence[Turn], bad: Sequence[Turn]) -> str:
+    """Where a dialogue parts from one that went well, in words; empty when it does not."""
+    before = 0
+    for number, (one, other) in enumerate(zip_longest(good, bad), 1):
+        if one == other:
+            before += len(one.data) if one else 0
+            continue
+        if one and other and one.role == other.role and one.data and other.data:
+            least = min(len(one.data), len(other.data))
+            same = next((at for at in range(least) if one.data[at] != other.data[at]), least)
+            if same == len(other.data):
+                return f"after {before + same} bytes that are the same, the {one.role} stops, and does not send {len(one.data) - same} more"
+            return (
+                f"after {before} bytes that are the same, turn {number} is another from its byte {same} on: the {one.role} sends "
+                f"{hexadecimal(other.data[same:])} and not {hexadecimal(one.data[same:])}"
+            )
+        return f"after {before} bytes that are the same, {_turn(other)}, where {_turn(one)}"
+    return ""
+
+
+def _turn(turn: Turn | None) -> str:
+    if turn is None:
+        return "nothing more comes"
+    return f"the {turn.role} {turn.end}" if turn.end else f"the {turn.role} sends {hexadecimal(turn.data)}"
+
+
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|-?\d+")
+
+
+def reversed_numbers(little: str, big: str) -> list[tuple[str, str]]:
+    """Numbers in two outputs that are each other's bytes reversed, where the outputs are otherwise the same; else none."""
+    numbers = [_NUMBER.findall(text) for text in (little, big)]
+    if _NUMBER.sub("", little) != _NUMBER.sub("", big) or len(numbers[0]) != len(numbers[1]):
+        return []
+    apart = [(one, other) for one, other in zip(*numbers, strict=True) if one != other]
+    return (
+        apart
+        if all(_backwards(int(one, 0) if "x" in one else int(one), int(other, 0) if "x" in other else int(other)) for one, other in apart)
+        else []
+    )
+
+
+def _backwards(one: int, other: int) -> bool:
+    for width in WIDTHS:
+        mask = (1 << 8 * width) - 1
+        if all(-(1 << 8 * width - 1) <= number <= mask for number in (one, other)) and (one & mask).to_bytes(width, "little") == (
+            other & mask
+        ).to_bytes(width, "big"):
+            return True
+    return False

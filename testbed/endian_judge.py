@@ -1,0 +1,343 @@
+"""What the four pairs of hosts say about a program: findings, and what may follow from them. Pure.
+
+A role is compared with itself on the other byte order, once with the same peer (then a difference is its own), and once between
+the two pairs of one byte order (there also programs that forget everything understand each other, so their whole dialogue is seen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+from testbed.architecture import ByteOrder
+from testbed.endian_compare import Comparison, Difference, Place, compare
+from testbed.endian_explain import explanation, parting, reversed_numbers
+from testbed.endian_messages import ROLES, Channel, Role, Said
+
+Pair = tuple[ByteOrder, ByteOrder]
+"""The byte orders of the client's and the server's host."""
+LITTLE: Pair = ("little", "little")
+BIG: Pair = ("big", "big")
+PAIRS: tuple[Pair, ...] = (LITTLE, ("little", "big"), ("big", "little"), BIG)
+
+COMPARED_MOST = 1 << 16  # bytes of a message
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a program ended. ``exit_code`` is None when it did not by itself; ``stopped``: it was no longer needed, as a server that serves
+    on and on. ``problem`` is empty when it could be run and ended in time."""
+
+    exit_code: int | None
+    stopped: bool = False
+    problem: str = ""
+    stdout: str = ""
+    stderr: str = ""
+
+    @property
+    def well(self) -> bool:
+        return not self.problem and (self.stopped or self.exit_code == 0)
+
+    @property
+    def words(self) -> str:
+        if self.problem:
+            return self.problem
+        if self.stopped:
+            return "serves on"
+        if self.exit_code is not None and self.exit_code > 128:
+            return f"died of signal {self.exit_code - 128}"
+        return f"exit code {self.exit_code}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a pair: how its programs ended, and what was said."""
+
+    endings: Mapping[Role, Ending]
+    said: Said
+
+    @property
+    def well(self) -> bool:
+        return all(one.well for one in self.endings.values())
+
+
+Runs = Mapping[Pair, Sequence[Run]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not the same on both byte orders. ``title`` says it in a line, ``details`` explain, ``pairs`` show it.
+
+    One about bytes has the ``channel``, the ``difference``, and the whole message from both hosts, of their first runs.
+    """
+
+    title: str
+    details: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    role: Role | None = None
+    channel: Channel | None = None
+    difference: Difference | None = None
+    little: bytes = b""
+    big: bytes = b""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """``consequences`` are differences that may follow from the findings. ``inconclusive``: about what nothing can be said, and how to
+    learn more. ``failed`` is why the program does not work at all, not even between hosts of one byte order; ``sent`` counts bytes
+    of data."""
+
+    findings: tuple[Finding, ...]
+    consequences: tuple[str, ...]
+    inconclusive: tuple[str, ...]
+    sent: int
+    compared: int
+    set_aside: int
+    failed: str = ""
+
+
+def name_of(pair: Pair) -> str:
+    """As it is shown."""
+    return f"{pair[0]} to {pair[1]}"
+
+
+def judge(runs: Runs) -> Judgement:
+    """Findings out of the runs of all four pairs, one run of each at least."""
+    comparisons = {role: _comparisons(runs, role) for role in ROLES}
+    strong = [one for role in ROLES for one in _reversed(runs, comparisons[role], role)]
+    consequences: list[str] = []
+    weak = [one for role in ROLES for one in _otherwise(runs, role, sure=not strong)]
+    findings = list(strong)
+    for one in weak:
+        assert one.difference is not None
+        if not strong or one.difference.kind == "bit fields":
+            findings.append(one)
+        else:
+            consequences.append(f"{one.role}, {one.channel}: {one.title}; {one.details[0]}")
+    outcomes = [*_outcomes(runs), *_outputs(runs, strong=bool(findings))]
+    if findings:
+        consequences = [f"{one.title}" + (f": {one.details[0]}" if one.details else "") for one in outcomes if not one.role] + consequences
+        findings += [one for one in outcomes if one.role]
+    else:
+        findings = outcomes
+    whole = [
+        one
+        for role in ROLES
+        for (first, second), of_pair in comparisons[role].items()
+        if (first, second) == (LITTLE, BIG)
+        for one in of_pair.values()
+    ]
+    return Judgement(
+        findings=tuple(findings),
+        consequences=tuple(dict.fromkeys(consequences)),
+        inconclusive=tuple(_inconclusive(runs, comparisons)),
+        sent=sum(run.said.payload for of_pair in runs.values() for run in of_pair),
+        compared=sum(one.compared for one in whole),
+        set_aside=sum(place.width for one in whole for place in one.set_aside),
+        failed=_why_it_fails(runs),
+    )
+
+
+# Bytes
+
+_Comparisons = Mapping[tuple[Pair, Pair], Mapping[Channel, Comparison]]
+
+
+def _pair(role: Role, own: ByteOrder, peer: ByteOrder) -> Pair:
+    return (own, peer) if role == "client" else (peer, own)
+
+
+def _comparisons(runs: Runs, role: Role) -> _Comparisons:
+    """Of a role on both byte orders: with the same peer, then between pairs of one byte order."""
+    sides = [(_pair(role, "little", peer), _pair(role, "big", peer)) for peer in ("little", "big")]
+    return {
+        (first, second): {channel: compare(*messages) for channel, messages in _in_both(runs[first], runs[second], role).items()}
+        for first, second in (*sides, (LITTLE, BIG))
+    }
+
+
+def _in_both(first: Sequence[Run], second: Sequence[Run], role: Role) -> dict[Channel, tuple[list[bytes], list[bytes]]]:
+    """The messages of a role that were sent in every run of two sets."""
+    everywhere = set.intersection(*(set(run.said.messages) for run in (*first, *second)))
+    return {
+        channel: ([_cut(run, channel) for run in first], [_cut(run, channel) for run in second])
+        for channel in sorted(everywhere)
+        if channel.role == role
+    }
+
+
+def _cut(run: Run, channel: Channel) -> bytes:
+    return run.said.messages[channel][:COMPARED_MOST]
+
+
+def _reversed(runs: Runs, comparisons: _Comparisons, role: Role) -> list[Finding]:
+    """Words that the role sends backwards. One that shows only between the pairs of one byte order, while with the same
+    peer those bytes are the same, is the peer's, sent back."""
+    found: dict[tuple[object, ...], Finding] = {}
+    for (first, second), of_channels in comparisons.items():
+        for channel, comparison in of_channels.items():
+            messages = [_cut(runs[pair][0], channel) for pair in (first, second)]
+            words = [one for one in comparison.differences if one.kind == "reversed"]
+            for key, one in zip(_keys(runs, channel, words), words, strict=True):
+                if key in found:
+                    found[key] = replace(found[key], pairs=tuple(dict.fromkeys((*found[key].pairs, first, second))))
+                elif (first, second) != (LITTLE, BIG) or not _same_with_the_same_peer(comparisons, channel, one.place):
+                    title, details = explanation(one, messages[0], messages[1], channel)
+                    found[key] = Finding(title, details, (first, second), role, channel, one, messages[0], messages[1])
+    return sorted(found.values(), key=lambda one: (one.channel, one.difference.place.offset) if one.channel and one.difference else ())
+
+
+def _keys(runs: Runs, channel: Channel, differences: Sequence[Difference]) -> list[tuple[object, ...]]:
+    """What tells each difference of a message in one comparison from the others, and is the same in all comparisons: its place, or where
+    the length of the message varies, its bytes and which one of those with the same bytes it is."""
+    sizes = {len(run.said.messages[channel]) for of_pair in runs.values() for run in of_pair if channel in run.said.messages}
+    keys: list[tuple[object, ...]] = []
+    for one in differences:
+        own = (channel, one.place) if len(sizes) == 1 or one.varies else (channel, one.little, one.big)
+        keys.append((*own, sum(key[:-1] == own for key in keys)))
+    return keys
+
+
+def _same_with_the_same_peer(comparisons: _Comparisons, channel: Channel, place: Place) -> bool:
+    for sides, of_channels in comparisons.items():
+        comparison = of_channels.get(channel)
+        if sides == (LITTLE, BIG) or comparison is None or comparison.size < place.end:
+            continue
+        if any(place.overlaps(one) for one in comparison.set_aside):
+            continue
+        if not any(one.kind == "length" or one.place.overlaps(place) for one in comparison.differences):
+            return True
+    return False
+
+
+def _otherwise(runs: Runs, role: Role, *, sure: bool) -> list[Finding]:
+    """Other differences of a role. Where the pairs understand each other, out of all its runs, so that what varies is known better."""
+    peers: tuple[ByteOrder, ...] = ("little", "big")
+    little, big = ([run for peer in peers for run in runs[_pair(role, own, peer)] if run.well] for own in peers)
+    if not sure or not little or not big:
+        little, big = list(runs[LITTLE]), list(runs[BIG])
+    found = []
+    for channel, messages in _in_both(little, big, role).items():
+        for one in compare(*messages).differences:
+            if one.kind == "reversed":
+                continue
+            title, details = explanation(one, messages[0][0], messages[1][0], channel)
+            found.append(Finding(title, details, (LITTLE, BIG), role, channel, one, messages[0][0], messages[1][0]))
+    return found
+
+
+# How it ended
+
+
+def _well(runs: Sequence[Run]) -> bool:
+    return all(run.well for run in runs)
+
+
+def _outcomes(runs: Runs) -> list[Finding]:
+    """Pairs that fail while a pair of one byte order does not."""
+    bad = tuple(pair for pair in PAIRS if not _well(runs[pair]))
+    good = next((pair for pair in (LITTLE, BIG) if pair not in bad), None)
+    if not bad or good is None:
+        return []
+    if LITTLE not in bad and BIG not in bad:
+        title = "it fails only where the byte orders of the two hosts differ"
+    elif len(bad) == 3:
+        title = f"it fails on every pair with a {'big' if good == LITTLE else 'little'}-endian host"
+    else:
+        title = f"it fails {' and '.join(name_of(pair) for pair in bad)}, and not between two {good[0]}-endian hosts"
+    details = []
+    for pair in bad:
+        run = next(run for run in runs[pair] if not run.well)
+        words = "; ".join(f"the {role}: {ending.words}" for role, ending in run.endings.items() if not ending.well)
+        details.append(f"{name_of(pair)}: {words}")
+        if where := parting(runs[good][0].said.turns, run.said.turns):
+            details.append(f"{name_of(pair)}, against {name_of(good)}: {where}")
+    return [Finding(title, tuple(details), bad)]
+
+
+def _outputs(runs: Runs, *, strong: bool) -> list[Finding]:
+    """What the programs print: numbers backwards on one byte order, or other words only where the byte orders differ."""
+    found = []
+    for role in ROLES:
+        printed = {pair: {run.endings[role].stdout for run in runs[pair]} for pair in PAIRS}
+        if any(len(texts) != 1 for texts in printed.values()):
+            continue  # it varies
+        text = {pair: next(iter(texts)) for pair, texts in printed.items()}
+        own_little, own_big = ({text[_pair(role, own, peer)] for peer in ("little", "big")} for own in ("little", "big"))
+        if len(own_little) == len(own_big) == 1 and own_little != own_big:
+            numbers = reversed_numbers(next(iter(own_little)), next(iter(own_big)))
+            if numbers and not strong:
+                words = tuple(f"it prints {little} on a little-endian host and {big} on a big-endian one" for little, big in numbers)
+                hint = "the bytes that it received were the same: they are read in host order (ntohs and ntohl are missing)"
+                found.append(Finding(f"the {role} reads a number in its host's byte order", (*words, hint), PAIRS, role))
+        elif text[LITTLE] == text[BIG]:
+            other = tuple(pair for pair in PAIRS if text[pair] != text[LITTLE])
+            if other:
+                details = tuple(_first_line_apart(text[LITTLE], text[pair], pair) for pair in other)
+                found.append(Finding(f"the {role} prints something else where the byte orders of the hosts differ", details, other))
+    return found
+
+
+def _first_line_apart(here: str, there: str, pair: Pair) -> str:
+    for one, other in zip_longest(here.splitlines(), there.splitlines()):
+        if one != other:
+            shown = ["nothing more" if line is None else f"'{line}'" for line in (one, other)]
+            return f"{name_of(pair)}: {shown[1]}, and between hosts of one byte order {shown[0]}"
+    return f"{name_of(pair)}: the same lines with other line ends"
+
+
+def _why_it_fails(runs: Runs) -> str:
+    """Why the program does not even work between hosts of one byte order; empty when it does."""
+    for pair in (LITTLE, BIG):
+        if _well(runs[pair]):
+            return ""
+    run = next(run for run in runs[LITTLE] if not run.well)
+    return "; ".join(f"the {role}: {ending.words}" for role, ending in run.endings.items() if not ending.well)
+
+
+# What cannot be said
+
+
+def _inconclusive(runs: Runs, comparisons: Mapping[Role, _Comparisons]) -> Iterable[str]:
+    for role in ROLES:
+        for channel, comparison in comparisons[role][LITTLE, BIG].items():
+            if channel.is_port:
+                continue
+            blind = telling_nothing(runs[LITTLE][0].said.messages[channel], comparison)
+            if blind:
+                where = ", ".join(f"{place.offset}-{place.end - 1}" for place in blind[:6]) + (", ..." if len(blind) > 6 else "")
+                yield (
+                    f"{role}, {channel}: the bytes at {where} are the same backwards, so of a number there the order cannot be told; "
+                    "let the program send numbers of different bytes, such as 0x0102"
+                )
+            if comparison.set_aside and not comparison.compared and not comparison.differences:
+                yield f"{role}, {channel}: all of it differs from run to run, so nothing could be compared"
+            if any(len(run.said.messages[channel]) > COMPARED_MOST for run in (*runs[LITTLE], *runs[BIG])):
+                yield f"{role}, {channel}: only its first {COMPARED_MOST} bytes were compared"
+    for pair in PAIRS:
+        for run in runs[pair]:
+            for part in run.said.partial:
+                yield f"{name_of(pair)}: the capture has only a part of {part}"
+
+
+def telling_nothing(message: bytes, comparison: Comparison) -> list[Place]:
+    """The blind places that may well be whole numbers: of a word's width or more, and not merely the high bytes of a small one."""
+    differing = [one.place for one in comparison.differences]
+    return [
+        place
+        for place in comparison.blind
+        if not any(place.overlaps(one) for one in differing) and not _is_part_of_a_word(place, len(message))
+    ]
+
+
+def _is_part_of_a_word(place: Place, size: int) -> bool:
+    """Whether a word at an offset that is a multiple of its width begins or ends with those bytes, and has others."""
+    for width in (4, 8):
+        first = place.offset - place.offset % width
+        last = place.end - 1 - (place.end - 1) % width
+        for begin in {first, last}:
+            word = Place(begin, width)
+            if word.end <= size and place.width < width and word.offset <= place.offset and place.end <= word.end:
+                return True
+    return False

@@ -1,0 +1,141 @@
+"""What the two roles of a program sent in one run, out of a capture: streams put together, datagrams, ports asked for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from testbed.capture import Packet
+from testbed.network import Address, Endpoint
+from testbed.wire import ACK, FIN, RST, SYN, Conversation, Segment, conversations, datagrams
+
+Role = Literal["client", "server"]
+ROLES: tuple[Role, Role] = ("client", "server")
+MULTICAST_DNS = 5353  # what a host's own resolver may send
+
+
+@dataclass(frozen=True, order=True)
+class Channel:
+    """One message of a role, the same in every run. ``number`` counts connections from 1, ``index`` the datagrams that the role sent. A
+    "port to" is the port that the role connected to, or sent a first datagram to, a "port of" one that it listens on."""
+
+    role: Role
+    what: Literal["tcp", "udp", "port to", "port of"]
+    number: int
+    index: int = 0
+
+    @property
+    def is_port(self) -> bool:
+        return self.what in ("port to", "port of")
+
+    def __str__(self) -> str:
+        return {
+            "tcp": f"TCP connection {self.number}",
+            "udp": f"UDP datagram {self.index}",
+            "port to": "the port that it connects to" + (f", the {self.number}. time" if self.number > 1 else ""),
+            "port of": "the port that it listens on" + (f", socket {self.number}" if self.number > 1 else ""),
+        }[self.what]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a role sent until the other one said something; empty with an ``end`` (closed, reset)."""
+
+    role: Role
+    data: bytes
+    end: str = ""
+
+
+@dataclass(frozen=True)
+class Said:
+    """All that was said in one run. ``partial``: what the capture has only a part of, in words."""
+
+    messages: Mapping[Channel, bytes]
+    turns: tuple[Turn, ...]
+    partial: tuple[str, ...] = ()
+
+    @property
+    def payload(self) -> int:
+        """Bytes that were sent as data, by both."""
+        return sum(len(data) for channel, data in self.messages.items() if not channel.is_port)
+
+
+def said(packets: Sequence[Packet], hosts: Mapping[Role, Collection[Address]], listening: Iterable[int] = ()) -> Said:
+    """What the hosts of the two roles, known by their addresses, said to each other in ``packets``, or to everybody.
+
+    ``listening`` are the server's ports, for those that it is never asked on.
+    """
+    role_of: dict[Address, Role] = {address: role for role in ROLES for address in hosts[role]}
+    messages: dict[Channel, bytes] = {}
+    turns: list[tuple[float, Turn]] = []
+    partial: list[str] = []
+    talks = [one for one in conversations(packets) if one.client.address in role_of and one.server.address in role_of]
+    for number, talk in enumerate(talks, 1):
+        caller, called = role_of[talk.client.address], role_of[talk.server.address]
+        messages[Channel(caller, "port to", number)] = talk.server.port.to_bytes(2, "big")
+        for role, stream in ((caller, talk.sent), (called, talk.received)):
+            if stream.data:
+                messages[Channel(role, "tcp", number)] = stream.data
+            if stream.gaps or not stream.consistent:
+                partial.append(f"{role}, TCP connection {number}")
+        turns += _turns_of(talk, role_of)
+    counts = dict.fromkeys(ROLES, 0)
+    asked = len(talks)
+    known: set[Endpoint] = set()
+    for one in datagrams(packets):
+        if one.source.address not in role_of or MULTICAST_DNS in (one.source.port, one.destination.port):
+            continue
+        role = role_of[one.source.address]
+        if one.destination not in known:  # the first one to there, and no answer
+            asked += 1
+            messages[Channel(role, "port to", asked)] = one.destination.port.to_bytes(2, "big")
+        known |= {one.source, one.destination}
+        counts[role] += 1
+        messages[Channel(role, "udp", 1, counts[role])] = one.data
+        if not one.whole:
+            partial.append(f"{role}, UDP datagram {counts[role]}")
+        turns.append((one.time_s, Turn(role, one.data)))
+    for number, port in enumerate(sorted(listening), 1):
+        messages[Channel("server", "port of", number)] = port.to_bytes(2, "big")
+    turns.sort(key=lambda turn: turn[0])
+    return Said(messages, tuple(_joined(turn for _, turn in turns)), tuple(partial))
+
+
+def _turns_of(talk: Conversation, role_of: Mapping[Address, Role]) -> list[tuple[float, Turn]]:
+    """The data of a connection as it was first seen, and its ends."""
+    found: list[tuple[float, Turn]] = []
+    after: dict[Endpoint, int] = {}
+    for one in talk.segments:
+        role = role_of[one.source.address]
+        data = _news(one, after)
+        if data:
+            found.append((one.time_s, Turn(role, data)))
+        if one.flags & RST:
+            opened = talk.segments[0]
+            refused = one.flags & ACK and not any(other.flags & (SYN | ACK) == SYN | ACK for other in talk.segments)
+            found.append((one.time_s, Turn(role, b"", f"refuses port {opened.destination.port}" if refused else "resets")))
+        elif one.flags & FIN:
+            found.append((one.time_s, Turn(role, b"", "closes")))
+    return found
+
+
+def _news(one: Segment, after: dict[Endpoint, int]) -> bytes:
+    """The bytes of a segment that did not come before; ``after`` has what each side's next number is."""
+    begin = one.sequence + (1 if one.flags & SYN else 0)
+    known = after.get(one.source, begin)
+    skip = (known - begin) % (1 << 32)
+    data = one.data[skip:] if skip < len(one.data) else b"" if 0 < skip < 1 << 31 else one.data
+    if data or one.source not in after:
+        after[one.source] = (begin + len(one.data)) % (1 << 32)
+    return data
+
+
+def _joined(turns: Iterable[Turn]) -> list[Turn]:
+    joined: list[Turn] = []
+    for turn in turns:
+        if joined and joined[-1].role == turn.role and not turn.end and not joined[-1].end:
+            joined[-1] = Turn(turn.role, joined[-1].data + turn.data)
+        elif turn not in joined[-1:]:
+            joined.append(turn)
+    return joined

@@ -1,0 +1,286 @@
+"""A client and a server on hosts of both byte orders, all four pairs, several times, with everything that they send captured.
+
+Hosts are new before each run. The two pairs of one byte order run at the same time, then the two mixed ones: no host is in both.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from uuid import uuid4
+
+from testbed import architecture as architectures
+from testbed.api import Lab
+from testbed.architecture import ByteOrder
+from testbed.capture import ALL_PORTS, Packet, capture, read_pcap
+from testbed.endian_identity import as_little, host_name
+from testbed.endian_judge import BIG, LITTLE, PAIRS, Ending, Judgement, Pair, Run, judge
+from testbed.endian_messages import ROLES, Role, said
+from testbed.endian_program import DIRECTORY, Program, check_files, compiled
+from testbed.errors import DeadlineExceeded, InputError, LabError
+from testbed.host import Host, Process
+from testbed.network import Address
+from testbed.observe import Socket
+from testbed.process import Deadline, Result
+from testbed.recording import FILE_HEADER, RECORD_HEADER, records
+
+REPEAT = 3
+TIMEOUT_S = 10.0
+TOGETHER: tuple[tuple[Pair, Pair], ...] = ((LITTLE, BIG), (("little", "big"), ("big", "little")))
+# How long nothing may happen at a server that has nobody to serve any more until it counts as one that serves on and on.
+SERVE_ON_S = 0.3
+SERVE_ON_COMMAND_S = 1.0  # an interpreter takes its time, above all an emulated one
+GRACE_S = 1.0
+EVERY_S = 0.02  # from one look at its sockets to the next
+FILTER = "inbound and (ip or ip6)"  # of ALL_PORTS: each packet once, as its host sent it
+COOKED_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 20, 0x0800, 0x86DD
+ORDERS: tuple[ByteOrder, ByteOrder] = ("little", "big")
+
+Progress = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run. ``files`` go to both hosts, ``flags`` to the compiler; ``timeout_s`` is for each run, in seconds."""
+
+    programs: Mapping[Role, Program]
+    files: tuple[Path, ...] = ()
+    flags: tuple[str, ...] = ()
+    vm: bool = False
+    ipv6: bool = False
+    repeat: int = REPEAT
+    timeout_s: float = TIMEOUT_S
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it. ``hosts`` are kinds by role and byte order; ``pcap`` has every packet of all runs."""
+
+    runs: Mapping[Pair, tuple[Run, ...]]
+    judgement: Judgement
+    hosts: Mapping[str, str]
+    pcap: bytes
+    spans: Mapping[Pair, tuple[tuple[float, float], ...]]
+    """Of each run: when it began and ended, in seconds since 1970, by the clock of the packets."""
+    addresses: Mapping[str, tuple[Address, ...]]
+    """Of each host, by its name."""
+
+    def pcap_of(self, pair: Pair) -> bytes:
+        """The packets that the hosts of a pair sent in its runs, as a pcap file."""
+        own = {address for role, order in zip(ROLES, pair, strict=True) for address in self.addresses[host_name(role, order)]}
+        spans = self.spans[pair]
+        kept = [
+            record
+            for time_s, record in records(self.pcap)
+            if any(begin <= time_s <= end for begin, end in spans) and _source(record[RECORD_HEADER:]) in own
+        ]
+        return self.pcap[:FILE_HEADER] + b"".join(kept)
+
+
+def endian(plan: Plan, *, progress: Progress = lambda *_: None, name: str = "") -> Outcome:
+    """Run a client and a server on all four pairs of byte orders in a lab of their own (``name``), and judge what they sent.
+
+    Raises :class:`InputError` when the programs cannot be what they should be, other :class:`TestbedError` when the lab breaks.
+    """
+    check_files(plan.files, list(plan.programs.values()))
+    machine = architectures.of_machine()
+    if machine.byte_order == "big":
+        raise LabError("this needs a little-endian machine, as big-endian ones are emulated")
+    with tempfile.TemporaryDirectory(prefix="testbed-endian-") as folder:
+        progress("programs", "compiling")
+        own = {"little": machine, "big": architectures.EMULATED}
+        made = compiled(plan.programs.values(), own.values(), plan.flags, Path(folder))
+        topology = _topology(
+            plan, {(role, order): made[role, own[order].name] for role in ROLES for order in ORDERS if (role, own[order].name) in made}
+        )
+        from testbed import topology_file
+
+        parsed = topology_file.parse(topology, name=name or f"endian-{uuid4().hex[:8]}", directory=Path(folder))
+        with Lab.from_topology(parsed, progress=progress) as lab:
+            return _in_lab(lab, plan, progress)
+
+
+def _topology(plan: Plan, made: Mapping[tuple[Role, ByteOrder], Path]) -> str:
+    """The text of the lab's topology file, which is YAML as well as JSON."""
+
+    def files(role: Role, order: ByteOrder) -> dict[str, object]:
+        given = {
+            f"{DIRECTORY}/{one.name}": {"source": str(one.resolve()), "mode": f"{one.stat().st_mode & 0o777:04o}"} for one in plan.files
+        }
+        own = {plan.programs[role].argv[0]: {"source": str(made[role, order]), "mode": "0755"}} if (role, order) in made else {}
+        return {**given, **own}
+
+    big = "vm" if plan.vm else "emulated"
+    hosts = {
+        host_name(role, order): {"kind": big if order == "big" else "native", "files": files(role, order)}
+        for role in ROLES
+        for order in ORDERS
+    }
+    return json.dumps({"networks": {"lan": {"ipv6": True} if plan.ipv6 else None}, "hosts": hosts})
+
+
+# Runs
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A run before its packets are looked at."""
+
+    endings: Mapping[Role, Ending]
+    listening: tuple[int, ...]
+    span: tuple[float, float]
+
+
+def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
+    addresses = {name: tuple(_addresses(host, plan)) for name, host in lab.hosts.items()}
+    hosts_files = {name: host.read("/etc/hosts") for name, host in lab.hosts.items()}
+    seen: dict[Pair, list[_Seen]] = {pair: [] for pair in PAIRS}
+    with lab.running.switch as switch, ThreadPoolExecutor(4) as pool, capture(switch, ALL_PORTS, filter=FILTER) as captured:
+        for number in range(plan.repeat):
+            for pairs in TOGETHER:
+                # What did not end in time once will not another time, and waiting for it is long.
+                todo = [pair for pair in pairs if not any(_hung(one) for one in seen[pair])]
+                if not todo:
+                    continue
+                if number or pairs != TOGETHER[0]:
+                    lab.reset([host_name(role, order) for pair in todo for role, order in zip(ROLES, pair, strict=True)])
+                progress(f"run {number + 1} of {plan.repeat}", " and ".join(f"{client} to {server}" for client, server in todo))
+                for pair, one in zip(todo, pool.map(lambda pair: _run(lab, plan, pair, addresses, hosts_files), todo), strict=True):
+                    seen[pair].append(one)
+    packets = read_pcap(captured.pcap)
+    runs = {
+        pair: tuple(Run(one.endings, said(_within(packets, one.span), _of_pair(pair, addresses), one.listening)) for one in seen[pair])
+        for pair in PAIRS
+    }
+    alike = {pair: [as_little(run, pair, addresses) for run in runs[pair]] for pair in PAIRS}
+    return Outcome(
+        runs=runs,
+        judgement=judge(alike),
+        hosts={name: host.kind for name, host in lab.hosts.items()},
+        pcap=captured.pcap,
+        spans={pair: tuple(one.span for one in seen[pair]) for pair in PAIRS},
+        addresses=addresses,
+    )
+
+
+def _run(lab: Lab, plan: Plan, pair: Pair, addresses: Mapping[str, Sequence[Address]], hosts_files: Mapping[str, bytes]) -> _Seen:
+    """One run: the server, then, once it listens, the client. ``hosts_files`` are each host's /etc/hosts as it is when new."""
+    client, server = (lab.host(host_name(role, order)) for role, order in zip(ROLES, pair, strict=True))
+    names = "".join(f"{addresses[one.name][0]}\t{role}\n" for role, one in (("client", client), ("server", server)))
+    for host in (client, server):
+        host.write("/etc/hosts", hosts_files[host.name] + names.encode())
+    begin = time.time()
+    with server.start(plan.programs["server"].argv, directory=DIRECTORY) as serving:
+        serving.stdin.close()
+        listening = _wait_listening(server, serving, Deadline(plan.timeout_s))
+        if serving.exit_code is not None and not listening:
+            ending = _ended(serving.result(), " before it listened")
+            endings: dict[Role, Ending] = {"client": Ending(None, problem="was not run, as the server had ended"), "server": ending}
+            return _Seen(endings, (), (begin, time.time()))
+        deadline = Deadline(plan.timeout_s)
+        with client.start(plan.programs["client"].argv, directory=DIRECTORY) as asking:
+            asked = _end_of_client(asking, deadline)
+        patience_s = SERVE_ON_S if plan.programs["server"].sources else SERVE_ON_COMMAND_S
+        served = _end_of_server(server, serving, patience_s, deadline)
+    return _Seen({"client": asked, "server": served}, listening, (begin, time.time()))
+
+
+def _sockets(host: Host) -> list[Socket]:
+    return [one for one in host.sockets() if one.state != "TIME_WAIT"]
+
+
+def _wait_listening(host: Host, process: Process, deadline: Deadline) -> tuple[int, ...]:
+    """The ports that it listens on, or of UDP is bound to, once two looks agree; none when it ends before, or the time is over.
+
+    The host is new, so whatever listens there is the server, or was started by it.
+    """
+    last: tuple[int, ...] = ()
+    while True:
+        over = process.exit_code is not None or deadline.passed  # asked first: a daemon's parent ends when it listens
+        now = tuple(sorted({one.local.port for one in _sockets(host) if one.peer is None}))
+        if over or (now and now == last):
+            return now
+        last = now
+        if not now:
+            time.sleep(EVERY_S)
+
+
+def _ended(result: Result, when: str = "") -> Ending:
+    problem = f"ended{when} with exit code {result.exit_code}" if when else ""
+    return Ending(result.exit_code, problem=problem, stdout=result.text, stderr=result.error_text)
+
+
+def _end_of_client(process: Process, deadline: Deadline) -> Ending:
+    try:
+        return _ended(process.result(timeout_s=deadline.left_s))
+    except DeadlineExceeded:
+        process.kill()
+        result = process.result()
+        problem = f"did not end within {deadline.timeout_s:g} s"
+        return Ending(None, problem=problem, stdout=result.text, stderr=result.error_text)
+
+
+def _end_of_server(host: Host, process: Process, patience_s: float, deadline: Deadline) -> Ending:
+    """Wait until it ends, or nothing happens at its sockets for some time; then end it."""
+    before: list[Socket] = []
+    quiet = Deadline(patience_s)
+    while process.exit_code is None and not quiet.passed and not deadline.passed:
+        now = _sockets(host)
+        if now != before:
+            before, quiet = now, Deadline(patience_s)
+        time.sleep(EVERY_S)
+    if process.exit_code is not None:
+        return _ended(process.result())
+    process.send_signal(signal.SIGTERM)
+    try:
+        result = process.result(timeout_s=GRACE_S)
+    except DeadlineExceeded:
+        process.kill()
+        result = process.result()
+    return Ending(None, stopped=True, stdout=result.text, stderr=result.error_text)
+
+
+def _hung(one: _Seen) -> bool:
+    return one.endings["client"].problem.startswith("did not end")
+
+
+def _addresses(host: Host, plan: Plan) -> Iterator[Address]:
+    """A host's addresses, the one first that names lead to."""
+    everything = [address for of_network in host.addresses.values() for address in of_network]
+    yield from sorted(everything, key=lambda one: one.version, reverse=plan.ipv6)
+
+
+def _of_pair(pair: Pair, addresses: Mapping[str, Sequence[Address]]) -> dict[Role, Collection[Address]]:
+    return {role: addresses[host_name(role, order)] for role, order in zip(ROLES, pair, strict=True)}
+
+
+def _within(packets: Sequence[Packet], span: tuple[float, float]) -> list[Packet]:
+    return [one for one in packets if span[0] <= one.time_s <= span[1]]
+
+
+def _source(frame: bytes) -> Address | None:
+    """Who sent a frame of a capture of all ports (Linux cooked v2: 20 bytes, the protocol first)."""
+    protocol, packet = int.from_bytes(frame[:2], "big"), frame[COOKED_HEADER:]
+    if protocol == ETHERTYPE_IPV4 and len(packet) >= 20:
+        return IPv4Address(packet[12:16])
+    return IPv6Address(packet[8:24]) if protocol == ETHERTYPE_IPV6 and len(packet) >= 40 else None
+
+
+def keep_packets(outcome: Outcome, directory: Path) -> list[Path]:
+    """Write the packets of each pair, all of its runs, as CLIENT-to-SERVER.pcap; gives the files. Raises :class:`InputError`."""
+    return [_write(directory / f"{client}-to-{server}.pcap", outcome.pcap_of((client, server))) for client, server in PAIRS]
+
+
+def _write(file: Path, data: bytes) -> Path:
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"the packets cannot be written to '{file}': {error.strerror}") from error
+    return file

@@ -1,0 +1,176 @@
+"""The judgement of one message: what was put in is found where it was put, and nothing else."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbed.endian_compare import Difference, Place, compare
+from testbed.endian_words import bit_fields
+from tests.endian_protocols import Field, Score, any_protocol, compared
+
+WORDS = st.sampled_from((2, 4, 8)).flatmap(lambda width: st.binary(min_size=width, max_size=width))
+NUMBERS = st.builds(
+    lambda value, order, forgotten: Field("number", len(value), value, order, forgotten),
+    WORDS,
+    st.sampled_from(("big", "little")),
+    st.booleans(),
+)
+BYTES = st.binary(min_size=1, max_size=12).map(lambda value: Field("bytes", len(value), value))
+RANDOM = st.sampled_from((2, 4, 8)).map(lambda width: Field("random", width))
+TIMES = st.builds(
+    lambda value, order: Field("time", 4, value, order), st.binary(min_size=4, max_size=4), st.sampled_from(("big", "little"))
+)
+# The same examples in every run: what fails in one place fails in every other.
+many = settings(max_examples=250, derandomize=True, deadline=None, database=None)
+PROTOCOLS = st.lists(st.one_of(NUMBERS, BYTES, RANDOM, TIMES), min_size=1, max_size=12)
+
+
+def only(little: str, big: str) -> Difference:
+    """The only difference of two messages, in hexadecimal digits."""
+    (found,) = compare([bytes.fromhex(little)], [bytes.fromhex(big)]).differences
+    return found
+
+
+@given(PROTOCOLS, st.integers(0, 1 << 32))
+@many
+def test_every_forgotten_conversion_that_can_be_seen_is_found_at_its_offset_and_width(protocol: list[Field], seed: int) -> None:
+    comparison, wanted = compared(protocol, random.Random(seed))
+    offered = {place for one in comparison.differences for place in (one.place, *one.others)}
+    assert set(wanted) <= offered
+
+
+@given(PROTOCOLS, st.integers(0, 1 << 32))
+@many
+def test_a_program_that_is_right_never_has_a_finding(protocol: list[Field], seed: int) -> None:
+    right = [Field(one.kind, one.width, one.value, one.order) for one in protocol]
+    assert compared(right, random.Random(seed))[0].differences == ()
+
+
+@given(PROTOCOLS, st.integers(2, 5), st.integers(0, 1 << 32))
+@many
+def test_a_number_whose_length_varies_from_run_to_run_is_no_finding(protocol: list[Field], digits: int, seed: int) -> None:
+    right = [Field(one.kind, one.width, one.value, one.order) for one in protocol]
+    middle = len(right) // 2
+    # Three runs that happen to be of one length, and three of another, would be a difference in length; six and six are not to be expected.
+    assert compared([*right[:middle], Field("decimal", digits), *right[middle:]], random.Random(seed), runs=6)[0].differences == ()
+
+
+def test_of_random_protocols_nearly_all_faults_are_named_exactly_and_nothing_is_made_up() -> None:
+    score, chance = Score(), random.Random(7)
+    for _ in range(1000):
+        protocol = any_protocol(chance)
+        score.add(*compared(protocol, chance))
+    assert score.faults > 1000
+    assert (score.missed, score.false) == (0, 0)
+    assert score.exact > 0.99 * score.faults
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+@pytest.mark.parametrize("before", ["", "41", "4142434445"])
+def test_a_word_is_found_also_where_it_is_not_aligned(width: int, before: str) -> None:
+    value = bytes(range(1, width + 1))
+    found = only(before + value[::-1].hex() + "7a", before + value.hex() + "7a")
+    assert (found.kind, found.place) == ("reversed", Place(len(before) // 2, width))
+
+
+def test_the_elements_of_an_array_are_found_one_by_one() -> None:
+    values = (1, 1, 500, 70000)
+    comparison = compare([struct.pack("<4I", *values)], [struct.pack(">4I", *values)])
+    assert [one.place for one in comparison.differences] == [Place(at, 4) for at in (0, 4, 8, 12)]
+
+
+def test_two_explanations_that_fit_are_both_given() -> None:
+    found = only("00 01 00 00", "00 00 01 00")
+    assert (found.place, found.others) == (Place(0, 4), (Place(1, 2),))
+
+
+def test_an_explanation_that_leaves_bytes_over_is_not_offered() -> None:
+    assert only("67 12 00 00", "00 00 12 67").others == ()
+
+
+def test_a_float_in_host_order_is_a_word_backwards() -> None:
+    assert only(struct.pack("<d", 3.14).hex(), struct.pack(">d", 3.14).hex()).place == Place(0, 8)
+
+
+def test_bit_fields_are_recognised() -> None:
+    found = only("41 21", "41 12")
+    assert (found.kind, found.place, found.bit_widths) == ("bit fields", Place(1, 1), (4, 4))
+
+
+def test_bit_fields_of_a_wider_unit_are_recognised() -> None:
+    # struct { unsigned short kind : 3, flags : 5, size : 8; } = {5, 17, 200}
+    low, high = 5 | 17 << 3 | 200 << 8, 5 << 13 | 17 << 8 | 200
+    assert bit_fields(low.to_bytes(2, "little"), high.to_bytes(2, "big")) == (3, 5, 8)
+
+
+def test_a_difference_that_is_no_order_of_bytes_is_called_just_that() -> None:
+    assert only("41 ff ff 41", "41 00 12 41").kind == "different"
+
+
+def test_what_varies_from_run_to_run_is_set_aside() -> None:
+    comparison = compare([b"id \x01\x02 end", b"id \x09\x07 end"], [b"id \x33\x44 end", b"id \x55\x66 end"])
+    assert comparison.differences == ()
+    assert comparison.set_aside == (Place(3, 2),)
+    assert comparison.compared == 7
+
+
+def test_a_time_in_host_order_is_found_though_it_varies() -> None:
+    seconds = 0x66_5E_5F_10
+    little = [struct.pack("<I", seconds + run) for run in range(3)]
+    big = [struct.pack(">I", seconds + run) for run in range(3, 6)]
+    (found,) = compare(little, big).differences
+    assert (found.place, found.varies) == (Place(0, 4), True)
+
+
+def test_a_time_that_carries_into_a_higher_byte_between_the_hosts_is_no_finding() -> None:
+    little = [struct.pack(">I", 0x665E5FFD + run) for run in range(3)]
+    big = [struct.pack(">I", 0x665E6001 + run) for run in range(3)]
+    assert compare(little, big).differences == ()
+
+
+def test_more_bytes_in_the_middle_are_one_difference_in_length_and_what_follows_is_compared() -> None:
+    first, second = compare([b"\x05\x00hello and the end"], [b"\x00\x05hello!! and the end"]).differences
+    assert (first.kind, first.place) == ("reversed", Place(0, 2))
+    assert (second.kind, second.place, second.big) == ("length", Place(7, 0), b"!!")
+
+
+def test_a_word_after_bytes_too_many_has_an_offset_on_each_side() -> None:
+    first, second = compare([b"abcdefgh" + b"\x01\x02"], [b"abcd!!efgh" + b"\x02\x01"]).differences
+    assert (first.kind, first.place, first.big) == ("length", Place(4, 0), b"!!")
+    assert (second.kind, second.place, second.big_offset) == ("reversed", Place(8, 2), 10)
+
+
+def test_bytes_that_are_the_same_backwards_are_named_as_telling_nothing() -> None:
+    comparison = compare([bytes.fromhex("00 00 00 00 68 69")], [bytes.fromhex("00 00 00 00 68 69")])
+    assert comparison.differences == ()
+    assert comparison.blind == (Place(0, 4),)
+
+
+def test_a_word_between_two_numbers_of_varying_length_is_found() -> None:
+    def message(run: int, word: bytes) -> bytes:
+        return b"pid=%d; " % (7 * 10**run) + word + b" tries=%d; the end" % (3 + run * 50)
+
+    (found,) = compare(
+        [message(run, b"\x05\x00\x01") for run in range(3)], [message(run, b"\x00\x05\x01") for run in range(1, 4)]
+    ).differences
+    assert (found.kind, found.place, found.big_offset) == ("reversed", Place(7, 2), 8)
+
+
+def test_where_two_parts_vary_in_length_most_faults_are_found_and_nothing_is_made_up() -> None:
+    score, chance = Score(), random.Random(5)
+    for _ in range(150):
+        score.add(*compared(any_protocol(chance, decimals=2), chance, runs=6))
+    assert score.false == 0
+    assert score.exact > 0.9 * score.faults
+
+
+def test_a_value_that_varies_at_the_same_end_on_both_hosts_is_no_time_in_host_order() -> None:
+    little = [bytes.fromhex(f"12 34 56 {last}") for last in ("01", "02")]
+    big = [bytes.fromhex(f"12 56 34 {last}") for last in ("07", "08")]
+    (found,) = compare(little, big).differences
+    assert (found.place, found.varies, found.others) == (Place(1, 2), False, ())
