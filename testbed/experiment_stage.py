@@ -26,6 +26,7 @@ PROGRAM = """
 import ctypes, errno, fcntl, json, os, select, signal, socket, struct, sys, time, traceback
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)
+errno.errorcode[errno.EOPNOTSUPP] = "EOPNOTSUPP"  # which has two names
 given = dict(globals())
 names = dict(given)
 
@@ -42,6 +43,9 @@ def forget():
     names.clear()
     names.update(given)
 
+def plain(value):
+    return value.hex() if isinstance(value, bytes) else repr(value)
+
 def do(code):
     try:
         expression = compile(code, "step", "eval")
@@ -52,7 +56,7 @@ def do(code):
 for line in sys.stdin:
     code = json.loads(line)
     try:
-        text = json.dumps({"value": forget() if code is None else do(code)})
+        text = json.dumps({"value": forget() if code is None else do(code)}, default=plain)
     except OSError as error:
         text = json.dumps({"errno": errno.errorcode.get(error.errno, str(error))})
     except Exception:
@@ -74,7 +78,7 @@ class Player:
         self._note = note
 
     def do(self, code: str) -> Any:
-        """Run a statement or evaluate an expression there; gives the value. Names stay until the cell is over.
+        """Run a statement or evaluate an expression there; gives the value, bytes in hexadecimal digits. Names stay until the cell is over.
 
         Raises :class:`StepFailed` for every exception, and :class:`LabError` when the process is gone.
         """
@@ -166,7 +170,8 @@ class Stage:
             for hook, rule in (("prerouting", incoming), ("postrouting", outgoing))
             if rule
         ]
-        text = f"table ip {TABLE} {{}}\ndelete table ip {TABLE}\ntable ip {TABLE} {{ {' '.join(chains)} }}\n"
+        lines = [f"table ip {TABLE} {{}}", f"delete table ip {TABLE}", f"table ip {TABLE} {{", *chains, "}", ""]
+        text = "\n".join(lines)
         self.hosts[role].run(["nft", "-f", "-"], stdin=text.encode()).check(where=f"the {role}")
         self._walls.add(role)
         self._note({"on": role, "drops": " ".join(chains)})
