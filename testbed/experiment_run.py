@@ -129,12 +129,21 @@ def run(
     hosts, facts = _facts(lab, experiment, chosen)
     _pin(stage, experiment, sysctls or {})
     cells, seen = experiment.cells(chosen), []
+    if unpinned := {name for cell in cells for name in cell.sysctls} - set(experiment.sysctls):
+        hint = "each cell would leave its value to the next; name them in the experiment's sysctls"
+        raise InputError(f"experiment {experiment.name} changes {', '.join(sorted(unpinned))} without pinning it", hint=hint)
+    there: Mapping[str, int | str] = {}
     for number, cell in enumerate(cells):
         if number and experiment.reset_each_cell:
             stage.close()
             lab.reset(experiment.hosts)
             _pin(stage, experiment, sysctls or {})
-        seen.append(_run_cell(experiment, stage, cell, FIRST_PORT + number % (LAST_PORT - FIRST_PORT), sysctls or {}))
+            there = {}
+        wanted, pinned = _sysctls(experiment, cell, sysctls or {}), {**experiment.sysctls, **(sysctls or {})}
+        changed = [name for name, value in wanted.items() if value != {**pinned, **there}[name]]
+        port = FIRST_PORT + number % (LAST_PORT - FIRST_PORT)
+        seen.append(_run_cell(experiment, stage, cell, port, sysctls or {}, changed))
+        there = wanted
         saw(number + 1, len(cells))
     _close(stage)
     return Record(
@@ -185,19 +194,24 @@ def load(path: Path) -> Record:
 # One cell
 
 
-def _run_cell(experiment: Experiment, stage: Stage, cell: Cell, port: int, by_user: Mapping[str, str]) -> CellRun:
+def _sysctls(experiment: Experiment, cell: Cell, by_user: Mapping[str, str]) -> dict[str, int | str]:
+    """What the subjects are to have in a cell. The user's word counts most, then the cell's."""
+    return {**experiment.sysctls, **cell.sysctls, **by_user}
+
+
+def _run_cell(experiment: Experiment, stage: Stage, cell: Cell, port: int, by_user: Mapping[str, str], changed: Sequence[str]) -> CellRun:
+    """One cell; ``changed`` are the sysctls that the subjects do not have yet as this cell wants them."""
     stage.begin(port)
     seen: Mapping[str, Any] = {}
     read_back: dict[str, int | str] = {}
     problem = ""
     try:
-        subject = stage.hosts[experiment.subjects[0]]
-        wanted = {**cell.sysctls, **{name: value for name, value in by_user.items() if name in cell.sysctls}}
+        wanted = _sysctls(experiment, cell, by_user)
         for role in experiment.subjects:
-            for name, value in wanted.items():
-                stage.hosts[role].sysctl[name] = value
-        names = {**experiment.sysctls, **wanted, **by_user}
-        read_back = {name: subject.sysctl[name] for name in names}
+            for name in changed:
+                stage.hosts[role].sysctl[name] = wanted[name]
+        subject = stage.hosts[experiment.subjects[0]]
+        read_back = {name: subject.sysctl[name] for name in wanted}
         experiment.provoke(stage, cell)
         seen = dict(experiment.observe(stage, cell))
         json.dumps(seen)  # or it could not be saved

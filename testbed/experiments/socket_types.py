@@ -106,7 +106,9 @@ def provoke_datagrams(stage: Stage, cell: Cell) -> None:
         return
     server.do(f"s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', {stage.port})); s.setblocking(False)")
     server.do("got = []")
-    server.do("def read():\n    try:\n        while True: got.append(int.from_bytes(s.recv(100), 'big'))\n    except BlockingIOError: return len(got)")
+    server.do(
+        "def read():\n    try:\n        while True: got.append(int.from_bytes(s.recv(100), 'big'))\n    except BlockingIOError: return len(got)"
+    )
     if way == "loss":
         k = int(stage.parameters["k"])
         stage.drop("server", incoming=f"udp dport {stage.port} numgen inc mod {k} == {k - 1}")
