@@ -270,7 +270,7 @@ class Experiment:
         return "emulated" not in self.kinds
 
     def with_values(self, given: Mapping[str, str]) -> dict[str, Scalar]:
-        """The parameters with these, given as texts. Raises :class:`InputError` for a name that is none, or a text that is no such value."""
+        """The parameters with these, given as texts. Raises :class:`InputError` for an unknown name and an unfit text."""
         chosen: dict[str, Scalar] = {name: one.default for name, one in self.parameters.items()}
         for name, text in given.items():
             if name not in self.parameters:
@@ -305,9 +305,7 @@ def judge(experiment: Experiment, record: Record) -> Judgement:
     if not record.cells:
         reasons.append("nothing was observed")
     try:
-        for one in record.cells:
-            if not one.problem and (missing := experiment.took_effect(one)):
-                reasons.append(f"{one.cell}: {missing}")
+        reasons += [f"{one.cell}: {missing}" for one in record.cells if not one.problem and (missing := experiment.took_effect(one))]
         verdict = Verdict("INCONCLUSIVE", "; ".join(reasons)) if reasons else experiment.judge(record.facts, record.cells)
     except Exception as error:  # noqa: BLE001 # a mistake in an experiment, anybody's: no verdict
         verdict = Verdict("INCONCLUSIVE", f"it cannot be judged: {_words(error)}")

@@ -19,7 +19,7 @@ from testbed.architecture import ARCHITECTURES, of_machine
 from testbed.change import Progress, silent
 from testbed.errors import InputError, TestbedError, did_you_mean
 from testbed.experiment import Cell, CellRun, Experiment, Facts, KindOfHost, Record, Scalar
-from testbed.experiment_stage import Stage
+from testbed.experiment_stage import PATIENCE_S, Stage
 from testbed.guest import DEFAULT_KERNEL, KERNELS, MODELS
 from testbed.topology import Host as HostSpec
 from testbed.topology import Network, Topology
@@ -112,12 +112,14 @@ def run(
     *,
     parameters: Mapping[str, Scalar] | None = None,
     sysctls: Mapping[str, str] | None = None,
+    patience_s: float = PATIENCE_S,
     saw: Callable[[int, int], None] = lambda *_: None,
 ) -> Record:
     """Run an experiment in a lab that has its hosts; gives what was observed, not yet judged.
 
-    ``sysctls`` are the user's: on the subjects, after those of the experiment and of the cell, so they win. What goes wrong in a
-    cell is that cell's problem, and the others are still tried. ``saw(done, of)`` is called after each cell.
+    ``sysctls`` are the user's: on the subjects, after those of the experiment and of the cell, so they win. ``patience_s`` seconds
+    are waited for what does not come. What goes wrong in a cell is that cell's problem, and the others are still tried.
+    ``saw(done, of)`` is called after each cell.
     Raises :class:`InputError` when this kind of host cannot show it, or has not such a sysctl.
     """
     if reason := why_not(experiment, on):
@@ -125,7 +127,7 @@ def run(
     chosen = dict(parameters if parameters is not None else experiment.with_values({}))
     begun, clock = datetime.now(UTC), time.monotonic()
     lab.reset(experiment.hosts)
-    stage = Stage({role: lab.host(role) for role in experiment.hosts}, chosen, network=NETWORK)
+    stage = Stage({role: lab.host(role) for role in experiment.hosts}, chosen, network=NETWORK, patience_s=patience_s)
     hosts, facts = _facts(lab, experiment, chosen)
     _pin(stage, experiment, sysctls or {})
     cells, seen = experiment.cells(chosen), []

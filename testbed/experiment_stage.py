@@ -113,12 +113,15 @@ class Player:
 class Stage:
     """The hosts of an experiment by role, a port nobody used before, and what was done so far in this cell.
 
-    ``addresses`` are the hosts' own, on the one network.
+    ``addresses`` are the hosts' own, on the one network. ``patience_s`` seconds are waited for what does not come.
     """
 
-    def __init__(self, hosts: Mapping[str, Host], parameters: Mapping[str, Any], *, network: str = "lan") -> None:
+    def __init__(
+        self, hosts: Mapping[str, Host], parameters: Mapping[str, Any], *, network: str = "lan", patience_s: float = PATIENCE_S
+    ) -> None:
         self.hosts = hosts
         self.parameters = parameters
+        self.patience_s = patience_s
         self.addresses = {role: str(host.addresses[network][0]) for role, host in hosts.items()}
         self.port = 0
         self.steps: list[Mapping[str, Any]] = []
@@ -193,9 +196,9 @@ class Stage:
         found = self.hosts[role].sockets(port, peer_port=peer_port, protocol="tcp")
         return sorted(one.state for one in found if one.state != "LISTEN")
 
-    def wait(self, condition: Callable[[], T | None], what: str, *, timeout_s: float = PATIENCE_S) -> T:
+    def wait(self, condition: Callable[[], T | None], what: str) -> T:
         """The first true value of ``condition``. Raises :class:`DeadlineExceeded`, which makes the cell inconclusive."""
-        return wait_until(condition, timeout_s=timeout_s, what=what)
+        return wait_until(condition, timeout_s=self.patience_s, what=what)
 
     def _note(self, step: Mapping[str, Any]) -> None:
         self.steps.append({"at_s": round(time.monotonic() - self._began, 4), **step})

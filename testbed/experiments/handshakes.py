@@ -206,7 +206,8 @@ FULL = Experiment(
     id="C5",
     name="full-queue",
     claim=Claim(
-        "When the queues are full the server ignores a client's SYN, without a RST; the client tries again, and gets in when there is room.",
+        "When the queues are full the server ignores a client's SYN, without a RST; the client tries again, and gets "
+        "in when there is room.",
         "Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, section 4.5",
     ),
     linux=(
@@ -214,7 +215,8 @@ FULL = Experiment(
         "client thinks it is connected, to a server that knows nothing of it (a phantom), with 1 it is reset."
     ),
     prediction=Prediction(
-        "one more: SYN_SENT, no error, gets in after an accept. b clients, then b whose ACKs were held up: b - 1 phantoms, or resets with abort=1",
+        "one more: SYN_SENT, no error, gets in after an accept. b clients, then b whose ACKs were held up: b - 1 "
+        "phantoms, or resets with abort=1",
         (
             "net/ipv4/tcp_input.c: tcp_conn_request, sk_acceptq_is_full",
             "net/ipv4/tcp_minisocks.c: tcp_check_req, listen_overflow",

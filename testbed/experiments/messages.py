@@ -36,7 +36,11 @@ PIECE = 7
 
 
 def streams(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    cells = [Cell(f"{k} sends, TCP_NODELAY={int(flag)}", {"sends": [PIECE] * k, "nodelay": flag}) for k in (1, 2, 5, 10) for flag in (False, True)]
+    cells = [
+        Cell(f"{k} sends, TCP_NODELAY={int(flag)}", {"sends": [PIECE] * k, "nodelay": flag})
+        for k in (1, 2, 5, 10)
+        for flag in (False, True)
+    ]
     return [*cells, Cell("1 send of 100, recv of 30", {"sends": [100], "nodelay": False, "recv": 30})]
 
 
@@ -236,13 +240,21 @@ def judge_overflow(facts: Facts, runs: Sequence[CellRun]) -> Verdict:
 OVERFLOW = Experiment(
     id="E3",
     name="udp-overflow",
-    claim=Claim("A UDP socket's receive buffer holds as many bytes of datagrams as SO_RCVBUF was set to; what is more is dropped.", "socket(7)"),
+    claim=Claim(
+        "A UDP socket's receive buffer holds as many bytes of datagrams as SO_RCVBUF was set to; what is more is dropped.", "socket(7)"
+    ),
     linux=(
-        "More is dropped, but what counts is the memory that a datagram takes (truesize), not its bytes: of ten bytes each as few fit as of a hundred."
+        "More is dropped, but what counts is the memory that a datagram takes (truesize), not its bytes: of ten bytes "
+        "each as few fit as of a hundred."
     ),
     prediction=Prediction(
-        "R = getsockopt(SO_RCVBUF), t = truesize of the first: floor(R / t) are held (one more before 6.18), the rest counted in RcvbufErrors",
-        ("net/ipv4/udp.c: __udp_enqueue_schedule_skb", "socket(7): SO_RCVBUF is doubled", "include/uapi/linux/sock_diag.h: SK_MEMINFO_RMEM_ALLOC"),
+        "R = getsockopt(SO_RCVBUF), t = truesize of the first: floor(R / t) are held (one more before 6.18), the rest "
+        "counted in RcvbufErrors",
+        (
+            "net/ipv4/udp.c: __udp_enqueue_schedule_skb",
+            "socket(7): SO_RCVBUF is doubled",
+            "include/uapi/linux/sock_diag.h: SK_MEMINFO_RMEM_ALLOC",
+        ),
         predict_overflow,
     ),
     cells=sizes,

@@ -157,7 +157,10 @@ TWO = Experiment(
         "For a listening socket the kernel keeps two queues: of connections whose handshake is not complete, and of complete ones.",
         "Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, section 4.5",
     ),
-    linux="Holds, but only the second is a queue: half-open requests are in the kernel's table of all connections, and the socket counts them.",
+    linux=(
+        "Holds, but only the second is a queue: half-open requests are in the kernel's table of all "
+        "connections, and the socket counts them."
+    ),
     prediction=Prediction(
         "held-up handshakes: SYN_RECV, counted; complete ones: ESTABLISHED, in the accept queue",
         (
@@ -254,7 +257,8 @@ BACKLOG = Experiment(
     ),
     linux=(
         "Refuted: each is limited by itself, with L = min(backlog, somaxconn): the accept queue to L + 1, the half-open requests to L + 1 "
-        "(L before Linux 6.14). Together they reach 2(L + 1) with syncookies, 2L + 1 without. A backlog of -1 is the largest number there is."
+        "(L before Linux 6.14). Together they reach 2(L + 1) with syncookies, 2L + 1 without. A backlog of -1 is the "
+        "largest number there is."
     ),
     prediction=Prediction(
         "L = min(unsigned b, S); accept queue L + 1; half open L + 1, from 6.14 on, else L",

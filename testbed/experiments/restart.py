@@ -6,7 +6,21 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 
-from testbed.experiment import Cell, CellRun, Claim, Expected, Experiment, Facts, Parameter, Prediction, Scalar, Seen, Value, Verdict, between
+from testbed.experiment import (
+    Cell,
+    CellRun,
+    Claim,
+    Expected,
+    Experiment,
+    Facts,
+    Parameter,
+    Prediction,
+    Scalar,
+    Seen,
+    Value,
+    Verdict,
+    between,
+)
 from testbed.experiment_stage import Player, Stage
 
 NO_KERNEL = "the states are the kernel's, and an emulated host has the machine's: a native host shows the same"
@@ -83,7 +97,11 @@ LEFT = {
 
 
 def situations(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    return [Cell(f"{name}, {'with' if reuse else 'without'} reuse", {"situation": name, "reuse": reuse}) for name in LEFT for reuse in (False, True)]
+    return [
+        Cell(f"{name}, {'with' if reuse else 'without'} reuse", {"situation": name, "reuse": reuse})
+        for name in LEFT
+        for reuse in (False, True)
+    ]
 
 
 def provoke_restart(stage: Stage, cell: Cell) -> None:
@@ -128,7 +146,9 @@ def judge_restart(_: Facts, runs: Sequence[CellRun]) -> Verdict:
         return Verdict("REFUTED", "the server can be restarted at once, whatever the client does")
     if otherwise:
         states = sorted({run.seen["the old server left"] for run in otherwise})
-        return Verdict("REFUTED", f"while the client is connected what is in the way is {', '.join(states)}; TIME_WAIT comes only when it closes")
+        return Verdict(
+            "REFUTED", f"while the client is connected what is in the way is {', '.join(states)}; TIME_WAIT comes only when it closes"
+        )
     return Verdict("HOLDS")
 
 
@@ -141,7 +161,8 @@ RESTART = Experiment(
         "a usual exercise of courses; Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, section 7.5",
     ),
     linux=(
-        "It cannot be, but it is FIN_WAIT2 that is in the way, for as long as the client stays. TIME_WAIT comes when the client closes as well. "
+        "It cannot be, but it is FIN_WAIT2 that is in the way, for as long as the client stays. TIME_WAIT comes when "
+        "the client closes as well. "
         "Where the server's end meant a RST (unread data, never accepted) nothing is left, and it starts at once."
     ),
     prediction=Prediction(
@@ -240,7 +261,8 @@ REUSE = Experiment(
         "Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, section 7.5",
     ),
     linux=(
-        "Only if the one before had set it as well: its connections have inherited it. A socket that listens is always in the way. Of two UDP "
+        "Only if the one before had set it as well: its connections have inherited it. A socket that listens is always "
+        "in the way. Of two UDP "
         "sockets the last one bound gets everything."
     ),
     prediction=Prediction(
@@ -316,7 +338,9 @@ def judge_wait(_: Facts, runs: Sequence[CellRun]) -> Verdict:
 WAIT = Experiment(
     id="D3",
     name="fin-timeout",
-    claim=Claim("TIME_WAIT lasts as long as net.ipv4.tcp_fin_timeout says; tcp_tw_reuse lets a server start sooner.", "guides to tuning Linux"),
+    claim=Claim(
+        "TIME_WAIT lasts as long as net.ipv4.tcp_fin_timeout says; tcp_tw_reuse lets a server start sooner.", "guides to tuning Linux"
+    ),
     linux=(
         "FIN_WAIT2 does. TIME_WAIT lasts 60 s, which is compiled in. tcp_tw_reuse is for clients, and does not help bind; with "
         "tcp_max_tw_buckets=0 there is no TIME_WAIT at all."
@@ -363,7 +387,9 @@ def provoke_closing(stage: Stage, cell: Cell) -> None:
         server.do(talk[1])
         client.do(talk[2])
         if not cell.values["long"] or number == exchanges - 1:
-            first, then = ((server, by_server), (client, by_client)) if cell.values["who"] == "server" else ((client, by_client), (server, by_server))
+            first, then = (
+                ((server, by_server), (client, by_client)) if cell.values["who"] == "server" else ((client, by_client), (server, by_server))
+            )
             first[0].do(first[1])
             then[0].do(then[1])
 

@@ -107,7 +107,8 @@ def provoke_datagrams(stage: Stage, cell: Cell) -> None:
     server.do(f"s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', {stage.port})); s.setblocking(False)")
     server.do("got = []")
     server.do(
-        "def read():\n    try:\n        while True: got.append(int.from_bytes(s.recv(100), 'big'))\n    except BlockingIOError: return len(got)"
+        "def read():\n    try:\n        while True: got.append(int.from_bytes(s.recv(100), 'big'))\n    except "
+        "BlockingIOError: return len(got)"
     )
     if way == "loss":
         k = int(stage.parameters["k"])
@@ -191,7 +192,8 @@ DATAGRAM = Experiment(
     ),
     linux="Holds. Of a closed port only a connected socket learns, with its second send; connect() itself sends nothing.",
     prediction=Prediction(
-        "with every kth of N dropped N - floor(N/k) arrive; with each doubled 2N; ECONNREFUSED at the 2nd send of a connected socket, never without",
+        "with every kth of N dropped N - floor(N/k) arrive; with each doubled 2N; ECONNREFUSED at the 2nd send of a "
+        "connected socket, never without",
         ("net/ipv4/udp.c: udp_err, __udp4_lib_err: the error goes to a connected socket", "udp(7)"),
         predict_datagrams,
     ),
@@ -338,14 +340,15 @@ def observe_order(stage: Stage, cell: Cell) -> Seen:
 
 
 def predict_order(_: Facts, run: CellRun) -> Mapping[str, Value]:
-    return {
+    outcomes: dict[str, Mapping[str, Value]] = {
         "socket, bind, listen, then a client": {"connect": "ok"},
         "socket, bind, no listen, then a client": {"connect": "ECONNREFUSED"},
         "socket, bind, accept": {"accept": "EINVAL"},
         "socket, listen, without bind": {"has a port": True, "listens": True},
         "listen on a UDP socket": {"listen": "EOPNOTSUPP"},
         "listen a second time": {"limit at first": FIRST_BACKLOG, "limit then": SECOND_BACKLOG},
-    }[run.cell]
+    }
+    return outcomes[run.cell]
 
 
 def judge_order(_: Facts, runs: Sequence[CellRun]) -> Verdict:
@@ -365,7 +368,9 @@ ORDER = Experiment(
         "A server calls socket, bind, listen and accept, in this order: listen comes before accept and before any client can connect.",
         "Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, sections 4.1 and 4.5",
     ),
-    linux="Holds, but that bind may be left out (listen then takes a free port), and that listen may be called again, to change the backlog.",
+    linux=(
+        "Holds, but that bind may be left out (listen then takes a free port), and that listen may be called again, to change the backlog."
+    ),
     prediction=Prediction(
         "accept before listen: EINVAL; connect to a bound port: ECONNREFUSED; listen on UDP: EOPNOTSUPP; a second listen changes the limit",
         ("net/ipv4/inet_connection_sock.c: inet_csk_accept", "net/ipv4/af_inet.c: inet_listen, inet_autobind", "listen(2)"),
