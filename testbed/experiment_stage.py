@@ -87,6 +87,10 @@ class Player:
             raise StepFailed(f"on the {self.role}, `{code.strip()}` gave {answer['errno']}")
         return answer["value"]
 
+    def look(self, code: str) -> Any:
+        """Evaluate an expression that changes nothing, which is not noted in the record: for conditions, asked again and again."""
+        return self._ask(code, note=False)["value"]
+
     def outcome(self, code: str) -> str:
         """Run a statement whose success is the question: "ok", or the name of the error, as EINVAL."""
         return str(self._ask(code).get("errno", "ok"))
@@ -95,7 +99,7 @@ class Player:
         """Close its sockets and forget its names."""
         self._ask(None)
 
-    def _ask(self, code: str | None) -> dict[str, Any]:
+    def _ask(self, code: str | None, *, note: bool = True) -> dict[str, Any]:
         self.process.stdin.write(json.dumps(code).encode() + b"\n")
         line = self.process.stdout.readline(timeout_s=PATIENCE_S)
         if not line.endswith(b"\n"):
@@ -103,7 +107,7 @@ class Player:
                 f"the player on the {self.role} ended during `{code}`", hint=self.process.stderr.rest().decode(errors="replace")
             )
         answer: dict[str, Any] = json.loads(line)
-        if code is not None:
+        if code is not None and note:
             self._note({"on": self.role, "step": code.strip(), **answer})
         if "broke" in answer:
             raise StepFailed(f"on the {self.role}, `{(code or 'close all').strip()}` broke: {answer['broke'].strip().splitlines()[-1]}")

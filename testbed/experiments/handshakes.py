@@ -6,46 +6,18 @@ import re
 from collections.abc import Mapping, Sequence
 
 from testbed.experiment import Cell, CellRun, Claim, Experiment, Facts, Parameter, Prediction, Scalar, Seen, Value, Verdict
+from testbed.experiment_listener import PINNED, connect, hold_acks, listen, look
 from testbed.experiment_stage import Stage
 
 NO_KERNEL = "the queues are the kernel's, and an emulated host has the machine's: a native host shows the same"
-HELD = 15_000  # the first port of clients whose ACKs are held up
-PINNED = {
-    "net.core.somaxconn": 128,
-    "net.ipv4.tcp_max_syn_backlog": 1024,
-    "net.ipv4.tcp_syncookies": 1,
-    "net.ipv4.tcp_abort_on_overflow": 0,
-    "net.ipv4.tcp_synack_retries": 5,
-    "net.ipv4.tcp_syn_retries": 6,
-    "net.ipv4.tcp_no_metrics_save": 1,
-}
-
-
-def listen(stage: Stage, backlog: int) -> None:
-    stage.on("server").do(f"s = socket.socket(); s.bind(('', {stage.port})); s.listen({backlog}); s.setblocking(False)")
-    stage.on("client").do("clients = []")
-
-
-def connect(stage: Stage, *, held: bool = False) -> None:
-    """One more client begins to connect; its socket is the last of ``clients``."""
-    client = stage.on("client")
-    client.do("c = socket.socket(); c.setblocking(False); clients.append(c)")
-    if held:
-        client.do(f"c.bind(('', {HELD} + len(clients)))")
-    client.do(f"c.connect_ex(({stage.addresses['server']!r}, {stage.port}))")
 
 
 def waiting(stage: Stage) -> int:
-    return stage.hosts["server"].listen_queue(stage.port).waiting
+    return look(stage).waiting
 
 
 def half_open(stage: Stage) -> int:
-    return stage.hosts["server"].listen_queue(stage.port).half_open
-
-
-def hold_acks(stage: Stage) -> None:
-    """The handshake's last ACK of the clients with held ports is dropped when it has left them: they think they are connected."""
-    stage.drop("client", outgoing=f"tcp dport {stage.port} tcp sport >= {HELD} tcp sport < {HELD + 1000} tcp flags & (syn|ack) == ack")
+    return look(stage).half_open
 
 
 # C4
@@ -146,9 +118,9 @@ def provoke_full(stage: Stage, cell: Cell) -> None:
 def observe_full(stage: Stage, cell: Cell) -> Seen:
     b, host, client = int(stage.parameters["b"]), stage.hosts["server"], stage.on("client")
     if cell.values["way"] == "one more":
-        before = host.counters()
+        before = look(stage)
         connect(stage)
-        stage.wait(lambda: (host.counters() - before)["TcpExt.ListenOverflows"] > 0, "the server to refuse a SYN")
+        stage.wait(lambda: look(stage).overflows > before.overflows, "the server to refuse a SYN")
         seen: dict[str, Value] = {
             "the one more": [one for one in stage.states("client", peer_port=stage.port) if one != "ESTABLISHED"],
             "its error": client.do("c.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)"),
@@ -156,14 +128,13 @@ def observe_full(stage: Stage, cell: Cell) -> Seen:
         stage.on("server").do("first = s.accept()[0]")
         stage.wait(lambda: waiting(stage) == b + 1, "the one more to come in, after an accept")
         return {**seen, "after an accept": stage.states("client", peer_port=stage.port)}
-    before = host.counters()
+    before = look(stage)
     stage.open("client")
     refused = b - 1
     if host.sysctl[ABORT]:
         stage.wait(lambda: waiting(stage) == b + 1 and half_open(stage) == 0, "the server to refuse the ACKs")
     else:
-        overflow = "TcpExt.ListenOverflows"
-        stage.wait(lambda: waiting(stage) == b + 1 and (host.counters() - before)[overflow] >= refused, "the server to refuse the ACKs")
+        stage.wait(lambda: waiting(stage) == b + 1 and look(stage).overflows - before.overflows >= refused, "the server to refuse the ACKs")
     states = stage.states("client", peer_port=stage.port)
     errors = client.do("[c.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for c in clients]")
     reset = client.do("errno.ECONNRESET")

@@ -20,26 +20,15 @@ from testbed.experiment import (
     Verdict,
     one_of,
 )
+from testbed.experiment_listener import PINNED, connect, hold_syn_acks, listen, look
 from testbed.experiment_stage import Stage
 
 NO_KERNEL = "the queues are the kernel's, and an emulated host has the machine's: a native host shows the same"
-# Clients with ports from here on are those whose handshake is held up: below those that a kernel gives to clients.
-HELD = 15_000
 MORE = 2  # attempts beyond what should fit
 WATCHED = (
     *("TcpExt.ListenOverflows", "TcpExt.ListenDrops", "TcpExt.TCPReqQFullDrop", "TcpExt.TCPReqQFullDoCookies"),
     "TcpExt.SyncookiesSent",
 )
-PINNED = {
-    "net.core.somaxconn": 128,
-    "net.ipv4.tcp_max_syn_backlog": 1024,
-    "net.ipv4.tcp_syncookies": 1,
-    "net.ipv4.tcp_abort_on_overflow": 0,
-    "net.ipv4.tcp_synack_retries": 5,
-    "net.ipv4.tcp_syn_retries": 6,
-    # Else one connection that went well makes its client "proven", and one of the limits vanishes for it.
-    "net.ipv4.tcp_no_metrics_save": 1,
-}
 NEWER_LIMIT = (6, 14)  # "tcp: allow one more half-open request": > instead of >= in inet_csk_reqsk_queue_is_full
 
 
@@ -58,37 +47,14 @@ def half_open_limit(facts: Facts, limit: int) -> Value | Expected:
 # Provoking
 
 
-def listen(stage: Stage, backlog: int) -> None:
-    server = stage.on("server")
-    server.do(f"s = socket.socket(); s.bind(('', {stage.port}))")
-    # By way of C: Python makes 0 of a negative backlog.
-    server.do(f"if ctypes.CDLL(None).listen(s.fileno(), {backlog}): raise OSError('listen')")
-    stage.on("client").do("clients = []")
-
-
-def connect(stage: Stage, *, held: bool = False) -> None:
-    """One more client begins to connect; its socket is the last of ``clients``."""
-    client = stage.on("client")
-    client.do("c = socket.socket(); c.setblocking(False); clients.append(c)")
-    if held:
-        client.do(f"c.bind(('', {HELD} + len(clients)))")
-    client.do(f"c.connect_ex(({stage.addresses['server']!r}, {stage.port}))")
-
-
-def hold_syn_acks(stage: Stage) -> None:
-    """The clients with held ports do not get the server's answer, so their requests stay half open."""
-    stage.drop("client", incoming=f"tcp sport {stage.port} tcp dport >= {HELD} tcp dport < {HELD + 1000}")
-
-
 def fill(stage: Stage, attempts: int) -> None:
     """Normal clients, one after the other; each waits until the server has it in its accept queue, or has counted an overflow."""
-    host = stage.hosts["server"]
-    at_first = host.listen_queue(stage.port)
+    at_first = look(stage)
     for number in range(1, attempts + 1):
         connect(stage)
 
         def arrived(number: int = number) -> bool:
-            now = host.listen_queue(stage.port)
+            now = look(stage)
             return now.waiting - at_first.waiting + now.overflows - at_first.overflows >= number
 
         stage.wait(arrived, f"the server to see client {number}")
@@ -97,19 +63,18 @@ def fill(stage: Stage, attempts: int) -> None:
 def fill_half_open(stage: Stage, attempts: int) -> Counters:
     """Clients whose handshake is held up, one after the other; each waits until the server has a request, has refused it, or has
     answered it with a cookie. A client then gives up, before it repeats its SYN. Gives what the server counted."""
-    host = stage.hosts["server"]
-    begin, half_open = host.counters(), host.listen_queue(stage.port).half_open
+    begin, at_first = stage.hosts["server"].counters(), look(stage)
     for number in range(1, attempts + 1):
         connect(stage, held=True)
 
         def arrived(number: int = number) -> bool:
-            counted = host.counters() - begin
-            there = host.listen_queue(stage.port).half_open - half_open
-            return there + counted["TcpExt.ListenDrops"] + counted["TcpExt.TCPReqQFullDoCookies"] >= number
+            now = look(stage)
+            there, refused = now.half_open - at_first.half_open, now.drops - at_first.drops
+            return there + refused + now.cookies - at_first.cookies >= number
 
         stage.wait(arrived, f"the server to see half-open client {number}")
         stage.on("client").do("c.close()")
-    return host.counters() - begin
+    return stage.hosts["server"].counters() - begin
 
 
 def lengths(stage: Stage) -> dict[str, Value]:
@@ -200,9 +165,9 @@ def backlogs(_: Mapping[str, Scalar]) -> Sequence[Cell]:
 
 
 def provoke_backlog(stage: Stage, cell: Cell) -> None:
-    b, limit = int(cell.values["b"]), 0
+    b = int(cell.values["b"])
     listen(stage, b)
-    limit = stage.hosts["server"].listen_queue(stage.port).limit
+    limit = look(stage).limit
     if cell.values["fill"] == "accept queue":
         fill(stage, limit + 1 + MORE)
         return

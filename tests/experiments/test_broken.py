@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from testbed import experiment_find as finding
+from testbed import experiment_listener as listener
 from testbed.errors import LabError
 from testbed.experiment import Cell, Experiment
 from testbed.experiment_stage import Stage
@@ -74,17 +75,17 @@ def listen_always(stage: Stage, _: Cell) -> None:
 
 
 def other_backlog(stage: Stage, _: Cell) -> None:
-    queues.listen(stage, 6)
+    listener.listen(stage, 6)
     queues.fill(stage, 3)
 
 
 def no_rule(stage: Stage, _: Cell) -> None:
-    queues.listen(stage, 3)
+    listener.listen(stage, 3)
     queues.fill_half_open(stage, 3)
 
 
 def accepting(stage: Stage, cell: Cell) -> None:
-    queues.listen(stage, int(cell.values["b"]))
+    listener.listen(stage, int(cell.values["b"]))
     code = (
         "import threading; kept = []; threading.Thread(target=lambda: [kept.append(s.accept()) for _ in iter(int, 1)], daemon=True).start()"
     )

@@ -67,6 +67,7 @@ ORDER = (
     "arguments",
     "api",
     "experiment_stage",
+    "experiment_listener",
     "experiment",
     "experiments",
     "experiment_run",
