@@ -178,7 +178,7 @@ def _run_on(
     from testbed.experiment_page import same_numbers
     from testbed.progress import Progress
 
-    with Progress(errors_console(), total=len(experiments) * repeat) as progress, running.labs(experiments, on) as lab_for:
+    with Progress(errors_console()) as progress, running.labs(experiments, on) as lab_for:
         for one in experiments:
             judgements = []
             for number in range(repeat):
