@@ -48,7 +48,7 @@ check: setup-check ## linters and unit tests; needs no Docker
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
-	@$(PYTEST) tests/unit $(ARGS)
+	@$(PYTEST) tests/unit -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: experiments
 experiments: setup ## every claim of the textbooks, on a native host and on a big-endian kernel (ARGS='--on vm-amd64 --kernel trixie')

@@ -50,7 +50,7 @@ def gather(lab: Lab, directory: Path, *, recording: Recording | None = None) -> 
         directory.mkdir(parents=True, exist_ok=True)
         for file, text in texts.items():
             (directory / file).parent.mkdir(exist_ok=True)
-            (directory / file).write_text(text)
+            (directory / file).write_text(text, encoding="utf-8")
         pcaps = {one.file.name: one for one in recording.save(directory).values()} if recording else {}
     except OSError as error:
         raise LabError(f"what the lab tells cannot be written to {directory}: {error.strerror or error}") from error
@@ -108,7 +108,7 @@ def _about(host: Host, texts: Mapping[str, str]) -> list[str]:
     """A host in a few lines."""
     lines = [f"{host.name} ({host.kind} {host.arch}):"]
     if gone := texts.get(f"{host.name}/{GONE}"):
-        return [*lines, *(f"  {line}" for line in gone.splitlines())]
+        return [*lines, *(f"  {_cut(line)}" for line in gone.splitlines())]
     lines += [f"  {line}" for line in _sockets_in_brief(texts.get(f"{host.name}/sockets.txt", ""))]
     entries = host.transcript.entries if host.transcript else []
     if len(entries) > COMMANDS:
@@ -128,4 +128,6 @@ def _sockets_in_brief(shown: str) -> list[str]:
 
 
 def _cut(text: str, most: int = 120) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
+    """The beginning, with nothing in it that a terminal would obey."""
+    shown = "".join(one if one.isprintable() or one == "\t" else f"\\x{ord(one):02x}" for one in text[:most])
+    return f"{shown}..." if len(text) > most else shown

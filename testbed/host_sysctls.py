@@ -16,7 +16,7 @@ ROOT = "/proc/sys/"
 _DOTS_AND_SLASHES = str.maketrans("./", "/.")
 _NAMES = {os.strerror(number): name for number, name in errno.errorcode.items()}
 
-Run = Callable[..., Result]
+Run = Callable[[Sequence[str]], Result]
 
 
 class Sysctls:
@@ -36,32 +36,24 @@ class Sysctls:
         self._own_kernel = own_kernel
 
     def __getitem__(self, name: str) -> int | str:
-        result = self._run(["cat", path_of(name)])
-        if result.exit_code == 0:
-            return value_of(result.text)
-        reason = reason_of(result.error_text)
-        if reason == "ENOENT":
+        found = self._read(name)
+        if found is None:
             raise self._unknown(name)
-        if reason == "EISDIR":
-            raise InputError(f"'{name}' is no sysctl, but a group of them", hint=f"one of those that begin with {name}.")
-        words = {"EACCES": "it can be set, and not read", "EPERM": "it can be set, and not read"}.get(reason, reason)
-        raise LabError(f"sysctl {name} of host {self._host} cannot be read: {words}")
+        return found
 
     def __setitem__(self, name: str, value: str | int | bool | Sequence[int]) -> None:
         wanted = sysctls.check(name, value, own_kernel=self._own_kernel)
         if not self._own_kernel and not name.startswith("net."):
             message = f"host {self._host}: sysctl {name} of a container can be set only when it is made"
             raise InputError(message, hint="write it under the host's sysctls: in the topology")
-        path = path_of(name)
-        # Unlike a shell it says what the kernel said, and makes no file.
-        result = self._run(["dd", f"of={path}", "bs=4096", "iflag=fullblock", "conv=nocreat,notrunc", "status=none"], stdin=wanted.encode())
+        result = self._run(["sysctl", "-w", f"{name}={wanted}"])
         if result.exit_code != 0:
             reason = reason_of(result.error_text)
             if reason == "ENOENT" and name not in self:
                 raise self._unknown(name)
             words, hint = sysctls.why_refused(name, reason, whose=f"host {self._host}" if self._own_kernel else "")
             raise InputError(f"host {self._host}: sysctl {name} = {wanted}: {words}", hint=hint)
-        found = self[name]
+        found = self._read(name)
         if found != value_of(wanted):
             raise InputError(f"host {self._host}: sysctl {name} = {wanted}: the kernel made it {found}")
 
@@ -71,6 +63,19 @@ class Sysctls:
     def __iter__(self) -> Iterator[str]:
         found = self._run(["find", ROOT, "-type", "f", "-printf", "%P\\n"])
         return iter(sorted(name_of(line) for line in found.text.splitlines()))
+
+    def _read(self, name: str) -> int | str | None:
+        """The value of a sysctl, None when there is none of that name."""
+        its = name_of(path_of(name).removeprefix(ROOT))
+        result = self._run(["sysctl", its])
+        lines, reason = result.text.splitlines(), reason_of(result.error_text)
+        if reason == "ENOENT":
+            return None
+        if result.exit_code != 0 or not lines:
+            raise LabError(f"sysctl {name} of host {self._host} has no value that can be read{f': {reason}' if reason else ''}")
+        if not all(line.startswith(f"{its} = ") for line in lines):
+            raise InputError(f"'{name}' is no sysctl, but a group of them", hint=f"one of those that begin with {its}.")
+        return value_of(" ".join(line.removeprefix(f"{its} = ") for line in lines))
 
     def _unknown(self, name: str) -> UnknownName:
         known = list(self)
@@ -101,6 +106,8 @@ def value_of(text: str) -> int | str:
 
 
 def reason_of(complaint: str) -> str:
-    """The errno's name for what a program says that it stumbled over; its own words when there is none."""
-    words = complaint.strip().splitlines()[-1:] or [""]
-    return _NAMES.get(words[0].rpartition(": ")[2], words[0])
+    """The errno's name for what sysctl(8) says that it stumbled over; its own words when there is none."""
+    words = (complaint.strip().splitlines() or [""])[-1]
+    if "permission denied on key" in words:
+        return "EACCES"
+    return _NAMES.get(words.rpartition(": ")[2], words)

@@ -142,7 +142,7 @@ class Labs:
             if not self._begun:
                 removed = self.provider.remove_abandoned()
                 self._begun = True
-                self.notes += [f"lab {name} was removed: the run that it belonged to had been killed" for name in removed]
+                self.notes += [removal_note(name) for name in removed]
             running = self.provider.up(self._named(topology))
             self.notes += [f"lab {running.name}: {warning}" for warning in running.warnings]
             self._places[key] = _Place(topology, running, mended=mended)
@@ -178,3 +178,7 @@ class Labs:
 
 def _first_line(error: TestbedError) -> str:
     return error.message.splitlines()[0]
+
+
+def removal_note(lab: str) -> str:
+    return f"lab {lab} was removed: the process that it belonged to had been killed"

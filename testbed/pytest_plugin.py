@@ -28,6 +28,7 @@ MOST_LABS = 4
 
 RUN = pytest.StashKey["Run"]()
 ENDINGS = pytest.StashKey[list[dict[str, Any]]]()  # what each process has to say at its end
+CRASHED = pytest.StashKey[bool]()  # a worker of pytest-xdist ended without a word
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -140,6 +141,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @pytest.hookimpl(trylast=True)  # after fixtures of the session are finished, which may use a lab
 def pytest_sessionfinish(session: pytest.Session) -> None:
     run = session.config.stash.get(RUN, None)
+    if session.config.stash.get(CRASHED, False):
+        from testbed.pytest_run import after_a_crash
+
+        session.config.stash.setdefault(ENDINGS, []).append(after_a_crash())
     if run is None:
         return
     output = getattr(session.config, "workeroutput", None)
@@ -152,7 +157,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """A worker of pytest-xdist has ended."""
-    if ending := getattr(node, "workeroutput", {}).get("testbed"):
+    output = getattr(node, "workeroutput", None)
+    if output is None:
+        node.config.stash[CRASHED] = True
+    elif ending := output.get("testbed"):
         node.config.stash.setdefault(ENDINGS, []).append(ending)
 
 

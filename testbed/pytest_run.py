@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from testbed import pytest_marker, pytest_report
-from testbed.pytest_labs import Labs, NoLab, Provider
+from testbed.errors import TestbedError
+from testbed.pytest_labs import Labs, NoLab, Provider, removal_note
 from testbed.pytest_provider import EngineLabs
 
 WITHOUT_TESTINFRA = (
@@ -82,6 +83,15 @@ class Run:
         names = getattr(item, "fixturenames", ())
         uses = pytest_marker.OUR_LAB in names or pytest_marker.OUR_HOST in names or self.taken_by == item.nodeid
         return uses and pytest_marker.wanted(item) is not None
+
+
+def after_a_crash() -> dict[str, Any]:
+    """A process of this run has died, perhaps one with labs: remove what is nobody's. Gives what :meth:`Run.end` does."""
+    try:
+        removed = make_provider(keep=False, record=False).remove_abandoned()
+    except TestbedError:
+        removed = []  # it may have had no labs, and then there need be no engine
+    return {"notes": [removal_note(name) for name in removed], "kept": []}
 
 
 def current_test() -> str:

@@ -378,7 +378,9 @@ def _bytecode(path: str, source: bytes) -> bytes:
     """A .pyc file that Python takes without a look at the source's date (PEP 552, unchecked hash)."""
     code = compile(source, path.removeprefix("."), "exec", dont_inherit=True)
     unchecked = (1).to_bytes(4, "little")
-    return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source) + marshal.dumps(code)
+    # In later versions the bytes depend on which strings this process happens to have interned, for whatever reason.
+    marshalled = marshal.dumps(code, 2)
+    return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source) + marshalled
 
 
 def file_entry(path: str, content: bytes, mode: int, epoch: int) -> Iterator[bytes]:

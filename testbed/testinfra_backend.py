@@ -20,7 +20,7 @@ import testinfra.backend
 import testinfra.host
 from testinfra.backend.base import BaseBackend, CommandResult
 
-from testbed.errors import CommandFailed, DeadlineExceeded, InputError, LabError, UnknownName, listing
+from testbed.errors import DeadlineExceeded, InputError, LabError, UnknownName, listing
 
 if TYPE_CHECKING:  # late otherwise: every run of pytest loads this module, and few talk to an engine
     from testbed.engine import Engine
@@ -149,7 +149,7 @@ class Connections:
         host = self.to(address)
         try:
             return work(host)
-        except (DeadlineExceeded, CommandFailed):
+        except DeadlineExceeded:
             raise
         except LabError:
             successor = self._found(address)

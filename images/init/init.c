@@ -369,7 +369,7 @@ static _Noreturn void wrong(const char *what)
 }
 
 /* Where the command begins in ARGV, or NULL; checks the form of everything before it. */
-static char **parse(int argc, char *argv[], int *has_addresses, int *has_links)
+static char **parse(int argc, char *argv[], int *has_addresses, int *links)
 {
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--sysctl") == 0 && i + 1 < argc && strchr(argv[i + 1], '=')) {
@@ -379,7 +379,7 @@ static char **parse(int argc, char *argv[], int *has_addresses, int *has_links)
         } else if (strcmp(argv[i], "--own") == 0 && i + 1 < argc) {
             own = capability_set(argv[++i]);
         } else if (strcmp(argv[i], "--link") == 0 && i + 3 < argc) {
-            *has_links = 1;
+            *links += 1;
             i += 3;
         } else if (strcmp(argv[i], "--route") == 0 && i + 2 < argc) {
             i += 2;
@@ -476,15 +476,20 @@ static int wait_until_ready(void)
     return 0;
 }
 
-struct host { int argc; char **argv, **command; int has_addresses, has_links; };
+struct host { int argc; char **argv, **command; int has_addresses, links; };
 
 /* WAITING says that the links are to be put in now. */
 static int make_host(const struct host *host, void (*waiting)(void))
 {
     if (host->has_addresses && only_ipv4_by_default() < 0)
         return -1;
+    errno = name_devices(host->links);
+    if (errno) {
+        say("the devices of the links: %s", error_name(errno));
+        return -1;
+    }
     for (enum phase phase = IDENTITY; phase < PHASES; phase++) {
-        if (phase == ADDRESSES && host->has_addresses && !host->has_links)
+        if (phase == ADDRESSES && host->has_addresses && host->links == 0)
             waiting();
         if (configure(phase, host->argc, host->argv) < 0)
             return -1;
@@ -569,7 +574,7 @@ int main(int argc, char *argv[])
         argv = read_arguments(argv[0], &argc);
     }
     struct host host = {.argc = argc, .argv = argv};
-    host.command = parse(argc, argv, &host.has_addresses, &host.has_links);
+    host.command = parse(argc, argv, &host.has_addresses, &host.links);
     if (own)
         freshen();
     if (make_host(&host, say_waiting) < 0)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -103,6 +104,43 @@ int wait_for_device(const char *device)
             error = errno;
     }
     close(fd);
+    return error;
+}
+
+enum { NUMBERS = 16 };
+
+static int rename_device(int fd, const char *name, const char *new_name)
+{
+    struct ifreq request = {0};
+    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", name);
+    snprintf(request.ifr_newname, sizeof request.ifr_newname, "%s", new_name);
+    return ioctl(fd, SIOCSIFNAME, &request) < 0 ? errno : 0;
+}
+
+int name_devices(int count)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), error = fd < 0 ? errno : 0, in_order = 1;
+    int called[NUMBERS] = {0}; /* called[N] is 1 + I when the device whose number is N is ethI */
+    char name[IFNAMSIZ], other[IFNAMSIZ];
+    for (int i = 0; i < count && !error; i++) {
+        struct ifreq request = {0};
+        snprintf(request.ifr_name, sizeof request.ifr_name, "eth%d", i);
+        const int there = ioctl(fd, SIOCGIFHWADDR, &request) == 0, number = (unsigned char)request.ifr_hwaddr.sa_data[5];
+        if (!there || number >= count || number >= NUMBERS || called[number]) { /* they have no such numbers */
+            close(fd);
+            return 0;
+        }
+        called[number] = 1 + i;
+        in_order &= number == i;
+    }
+    for (int phase = 0; phase < 2; phase++) /* by way of names that none of them has */
+        for (int i = 0; i < count && !error && !in_order; i++) {
+            snprintf(name, sizeof name, "eth%d", phase == 0 ? called[i] - 1 : i);
+            snprintf(other, sizeof other, "link%d", i);
+            error = phase == 0 ? rename_device(fd, name, other) : rename_device(fd, other, name);
+        }
+    if (fd >= 0)
+        close(fd);
     return error;
 }
 

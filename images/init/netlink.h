@@ -6,6 +6,10 @@
 /* Return when there is a device of that name in this network namespace; 0, or an errno. */
 int wait_for_device(const char *device);
 
+/* Give the devices eth0, eth1, ... (COUNT of them, all down) their names again, so that ethN is the one whose MAC address ends in
+ * N, where their addresses end in these numbers. A kernel names them as it finds them, which is in any order. */
+int name_devices(int count);
+
 /* Bring DEVICE up. */
 int set_up(const char *device);
 

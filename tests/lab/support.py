@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from testbed import shipped
+import pytest
+
+from testbed import shipped, topology_file
 from testbed.engine import Engine
 from testbed.host import Host
 from testbed.lab import Lab, down, parts_of
@@ -43,6 +45,11 @@ def started(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
+
+
+def topology(text: str) -> pytest.MarkDecorator:
+    """The marker for tests in a lab of this topology file's text, which they leave as it is: one lab for the whole module."""
+    return pytest.mark.topology(topology_file.parse(text, name="tests"), reset="module")
 
 
 class Labs:

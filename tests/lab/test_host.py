@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+import testbed
 from testbed import architecture, images
 from testbed.architecture import EMULATED, Architecture
 from testbed.engine import ContainerSpec, Engine
@@ -25,7 +26,7 @@ from testbed.guest import CONNECT
 from testbed.host import AGENT, Host, HostFacts
 from testbed.lab import Lab
 from testbed.process import wait_until
-from tests.lab.support import Labs, run_testbed
+from tests.lab.support import Labs, run_testbed, topology
 
 EVERY_BYTE = bytes(range(256))
 NATIVE = architecture.of_machine()
@@ -47,10 +48,13 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def lab(module_labs: Labs) -> Lab:
+pytestmark = topology(LAB)
+
+
+@pytest.fixture
+def lab(lab: testbed.Lab) -> Lab:
     """A host of every kind, for all tests that do them no harm."""
-    return module_labs.up(LAB)
+    return lab.running
 
 
 @pytest.fixture

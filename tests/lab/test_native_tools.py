@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from ipaddress import ip_interface
 
 import pytest
 
+import testbed
 from testbed import elf, images, rootfs
 from testbed.architecture import EMULATED, of_machine
 from testbed.host import Host
 from testbed.lab import Lab
 from testbed.process import wait_until
-from tests.lab.support import Labs, run_testbed
+from tests.lab.support import run_testbed, topology
 
 MACHINE = of_machine()
 TOOLS = rootfs.Recipe.of(images.sources()).native.tools
 LAB = """
 networks:
-  lan: {subnet: 10.98.1.0/24, subnet6: "fd98:1::/64", mtu: 1400}
+  lan: {ipv6: true, mtu: 1400}
 hosts:
   native: {networks: [lan], sysctls: {net.core.somaxconn: 7}}
   emulated: {kind: emulated, networks: [lan], sysctls: {net.core.somaxconn: 7}}
@@ -28,10 +29,12 @@ hosts:
 """
 
 
-@pytest.fixture(scope="module")
-def lab(module_labs: Labs) -> Iterator[Lab]:
-    with module_labs.up(LAB) as there:
-        yield there
+pytestmark = topology(LAB)
+
+
+@pytest.fixture
+def lab(lab: testbed.Lab) -> Lab:
+    return lab.running
 
 
 @pytest.fixture(params=["native", "emulated", "vm"])
@@ -62,7 +65,8 @@ def test_ip_shows_the_links_and_addresses_that_the_lab_gave(lab: Lab, host: Host
 def test_older_tools_show_them_too(lab: Lab, host: Host) -> None:
     (four, *_) = host.addresses["lan"]
     assert f"inet {four} " in text_of(host, "ifconfig", "eth0")
-    assert re.search(r"^10\.98\.1\.0 +0\.0\.0\.0 +255\.255\.255\.0 +U .* eth0$", text_of(host, "route", "-n"), re.MULTILINE)
+    network = ip_interface(lab.settings[host.name]["links"][0]["addresses"][0]).network
+    assert re.search(rf"^{network[0]} +0\.0\.0\.0 +{network.netmask} +U .* eth0$", text_of(host, "route", "-n"), re.MULTILINE)
     text_of(host, "ping", "-c", "1", "-W", "20", "-4", "peer")
     (mac,) = [link["mac"] for link in lab.settings["peer"]["links"]]
     assert re.search(rf"^{lab.host('peer').addresses['lan'][0]} .* {mac} ", text_of(host, "arp", "-n"), re.MULTILINE)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 
+import testbed
 from testbed.errors import DeadlineExceeded, LabError
 from testbed.host import Host
 from testbed.host_container import tar
@@ -15,7 +15,7 @@ from testbed.lab import Lab, parts_of
 from testbed.lock import lock
 from testbed.process import wait_until
 from testbed.reset import reset
-from tests.lab.support import Labs, run_testbed, status
+from tests.lab.support import Labs, run_testbed, status, topology
 
 LAB = """
 networks:
@@ -64,10 +64,12 @@ ctypes.CDLL(None).shmget(4711, 4096, 0o1600)  # IPC_CREAT
 """
 
 
-@pytest.fixture(scope="module")
-def lab(module_labs: Labs) -> Iterator[Lab]:
-    with module_labs.up(LAB) as lab:
-        yield lab
+pytestmark = topology(LAB)
+
+
+@pytest.fixture
+def lab(lab: testbed.Lab) -> Lab:
+    return lab.running
 
 
 @pytest.fixture(params=["native", "emulated", "vm"])

@@ -86,22 +86,24 @@ def test_a_lab_is_one_lab_whoever_brought_it_up(other: OtherUser, labs: Labs) ->
 TESTS = """
 import pytest
 
-@pytest.mark.topology("pair", hosts=["client"])
+@pytest.mark.topology("LAB.yaml", hosts=["a"])
 def test_theirs(lab, host):
-    host.run(["sh", "-c", "echo theirs >/tmp/file; nft add table ip theirs"]).check()
+    lab.host("a").run(["sh", "-c", "echo theirs >/tmp/file; nft add table ip theirs"]).check()
+    assert host.file("/tmp/file").content == b"theirs\\n"
 
-@pytest.mark.topology("pair", hosts=["client"])
-def test_the_next(lab, host):
-    assert host.run(["nft", "list", "tables"]).check().text == ""
+@pytest.mark.topology("LAB.yaml")
+def test_the_next(lab):
+    assert lab.host("a").run(["nft", "list", "tables"]).check().text == ""
+    assert lab.host("a").run(["ls", "/tmp"]).check().text == ""
 """
 
 
-def test_tests_that_run_in_labs(other: OtherUser, engine: Engine) -> None:
-    before = set(read_parts(engine))
-    (other.home / "test_theirs.py").write_text(TESTS)
+def test_tests_that_run_in_labs(other: OtherUser, engine: Engine, labs: Labs) -> None:
+    file = theirs(other, labs.file(SMALL))
+    (other.home / "test_theirs.py").write_text(TESTS.replace("LAB", file.stem))
     done = other.run(other.python("-m", "pytest", "-p", "no:cacheprovider", "test_theirs.py"))
     assert "2 passed" in done.text, done.text
-    assert {one for one in read_parts(engine) if one.startswith("pair")} <= before
+    assert [one for one in read_parts(engine) if one.startswith(file.stem)] == []
 
 
 def test_the_doctor_finds_nothing_wrong(other: OtherUser) -> None:
@@ -159,9 +161,23 @@ print(whole.hexdigest())
 """
 
 
-def test_two_builds_give_the_same_bytes_with_root_and_without(other: OtherUser) -> None:
+# The same, built together with the machine's own, out of which its tools then come.
+DIGEST_TOGETHER = """
+import hashlib
+from testbed import architecture, images
+class Digests:
+    def image_exists(self, reference): return False
+    def import_image(self, tar, reference, *, platform, changes):
+        whole = hashlib.sha256()
+        while piece := tar.read(1 << 20): whole.update(piece)
+        if platform == f"linux/{architecture.EMULATED.name}": print(whole.hexdigest())
+images.build(Digests(), [architecture.of_machine(), architecture.EMULATED])
+"""
+
+
+def test_two_builds_give_the_same_bytes_with_root_and_without_together_and_alone(other: OtherUser) -> None:
     with ThreadPoolExecutor(2) as workers:
-        ours = workers.submit(run_local, [sys.executable, "-c", DIGEST], directory=CHECKOUT, timeout_s=LIMIT_S)
+        ours = workers.submit(run_local, [sys.executable, "-c", DIGEST_TOGETHER], directory=CHECKOUT, timeout_s=LIMIT_S)
         digest = other.run(other.python("-c", DIGEST)).check().text
         assert ours.result().check().text == digest
     assert len(digest) == 2 * hashlib.sha256().digest_size + 1

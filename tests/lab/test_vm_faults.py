@@ -10,12 +10,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from testbed import guest_image
-from testbed.architecture import Architecture
+from testbed.architecture import Architecture, of_machine
 from testbed.engine import ContainerSpec, Engine
 from testbed.errors import DeadlineExceeded, LabError
 from testbed.guest import DIRECTORY, Guest
@@ -222,3 +223,45 @@ def test_a_guest_whose_snapshot_is_of_no_use_is_booted(
     assert "vm: the snapshot could not be restored, so the guest is booted" in logged
     (warning,) = outcome.warnings
     assert "host 'guest' was booted" in warning
+
+
+TWO_NETWORKS = """
+networks: {near: , far: }
+hosts:
+  guest: {kind: vm, networks: [near, far]}
+  near-by: {networks: [near]}
+  far-off: {networks: [far]}
+"""
+
+
+@pytest.fixture
+def plugged_in_backwards(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """QEMU plugs the second of two network devices in first. The snapshot of such a guest goes when the test is over."""
+    real = Guest.qemu_arguments
+
+    def backwards(guest: Guest) -> list[str]:
+        words = real(guest)
+        devices = [place for place, word in enumerate(words) if word.startswith("virtio-net-")]
+        if len(devices) == 2:
+            first, second = devices
+            words[first], words[second] = words[second], words[first]
+        return words
+
+    monkeypatch.setattr(Guest, "qemu_arguments", backwards)
+    machine = of_machine(engine.machine)
+    reference = guest_image.reference(replace(guest_image.default(machine), networks=2), machine)
+    yield
+    if engine.image_exists(reference):
+        engine.remove_image(reference)
+
+
+@pytest.mark.timeout(600)  # a snapshot is made
+@pytest.mark.usefixtures("plugged_in_backwards")
+def test_a_guests_devices_are_on_their_networks_in_whatever_order_its_kernel_finds_them(engine: Engine, labs: Labs) -> None:
+    """On s390x the order is not the same at every boot."""
+    file = labs.file(TWO_NETWORKS)
+    up(engine, load(file))
+    with labs.lab(file) as lab:
+        for neighbour in ("near-by", "far-off"):
+            lab.host("guest").run(["ping", "-c", "1", "-W", "20", neighbour]).check()
+    run_testbed("down", file).check()

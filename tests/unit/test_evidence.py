@@ -65,3 +65,10 @@ def test_a_program_of_many_lines_is_one_line() -> None:
     assert server.transcript
     server.transcript.begin(["python3", "-c", "import socket\nprint(1)\n"])
     assert evidence._about(server, {})[1:] == ["  python3 -c import socket print(1): runs"]
+
+
+def test_nothing_that_a_terminal_would_obey_is_shown() -> None:
+    server = host()
+    assert server.transcript
+    server.transcript.begin(["show"]).wrote(1, b"\x1b[2Jclear\ttab \xc3\xb6\n")
+    assert evidence._about(server, {})[-1] == "    | \\x1b[2Jclear\ttab ö"

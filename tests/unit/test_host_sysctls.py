@@ -26,27 +26,32 @@ class Kernel:
         self.refuses = refuses
         self.becomes = becomes
 
-    def __call__(self, argv: Sequence[str], *, stdin: bytes = b"") -> Result:
+    def __call__(self, argv: Sequence[str]) -> Result:
         def ended(code: int, out: str = "", error: str = "") -> Result:
             return Result(tuple(argv), code, out.encode(), error.encode(), 0.0)
 
         match argv:
-            case ["cat", path] if path in self.files:
-                return ended(0, self.files[path])
-            case ["cat", "/proc/sys/net/ipv4"]:
-                return ended(1, "", "cat: /proc/sys/net/ipv4: Is a directory\n")
-            case ["cat", "/proc/sys/net/ipv4/route/flush" as path]:
-                return ended(1, "", f"cat: {path}: Permission denied\n")
-            case ["cat", path]:
-                return ended(1, "", f"cat: {path}: No such file or directory\n")
-            case ["dd", target, *_]:
-                path = target.removeprefix("of=")
-                if self.refuses:
-                    return ended(1, "", f"dd: error writing '{path}': {self.refuses}\n")
-                if path not in self.files:
-                    return ended(1, "", f"dd: failed to open '{path}': No such file or directory\n")
-                self.files[path] = f"{stdin.decode() if self.becomes is None else self.becomes}\n"
+            case ["sysctl", "net.ipv4"]:
+                return ended(0, "net.ipv4.cipso_cache_enable = 1\nnet.ipv4.fwmark_reflect = 0\n")
+            case ["sysctl", "net.ipv4.route.flush"]:
                 return ended(0)
+            case ["sysctl", "net.ipv6.conf.all.stable_secret"]:
+                return ended(1)
+            case ["sysctl", "net.ipv6.conf.eth0.stable_secret" as name]:
+                return ended(1, "", f'sysctl: reading key "{name}": Input/output error\n')
+            case ["sysctl", name] if path_of(name) in self.files:
+                return ended(0, f"{name} = {self.files[path_of(name)]}")
+            case ["sysctl", "-w", assignment]:
+                name, _, value = assignment.partition("=")
+                path = path_of(name)
+                if self.refuses:
+                    return ended(1, "", f'sysctl: setting key "{name}": {self.refuses}\n')
+                if path not in self.files:
+                    return ended(1, "", f"sysctl: cannot stat {path}: No such file or directory\n")
+                self.files[path] = f"{value if self.becomes is None else self.becomes}\n"
+                return ended(0, f"{name} = {value}\n")
+            case ["sysctl", name]:
+                return ended(1, "", f"sysctl: cannot stat {path_of(name)}: No such file or directory\n")
             case ["test", "-f", path]:
                 return ended(0 if path in self.files else 1)
             case ["find", *_]:
@@ -63,7 +68,7 @@ def test_values_are_numbers_and_texts() -> None:
     assert its["net.core.somaxconn"] == 4096
     assert its["net.ipv4.tcp_rmem"] == "4096 131072 6291456"
     assert its["net.ipv4.tcp_fastopen_key"] == "00000000-00000000-00000000-00000000"
-    assert its["net.ipv4.conf.eth0/1.rp_filter"] == 0
+    assert its["net.ipv4.conf.eth0/1.rp_filter"] == its["net/ipv4/conf/eth0.1/rp_filter"] == 0
     assert (value_of("-1\n"), value_of("007\n"), value_of("\n")) == (-1, "007", "")
 
 
@@ -110,8 +115,9 @@ def test_what_cannot_be_read_says_why() -> None:
     its = sysctls(Kernel())
     with pytest.raises(InputError, match=r"'net.ipv4' is no sysctl, but a group of them"):
         its["net.ipv4"]
-    with pytest.raises(LabError, match=r"sysctl net.ipv4.route.flush of host server cannot be read: it can be set, and not read"):
-        its["net.ipv4.route.flush"]
+    for name, why in (("ipv4.route.flush", "$"), ("ipv6.conf.all.stable_secret", "$"), ("ipv6.conf.eth0.stable_secret", ": EIO$")):
+        with pytest.raises(LabError, match=f"sysctl net.{name} of host server has no value that can be read{why}"):
+            its[f"net.{name}"]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +171,7 @@ def test_a_vm_may_set_what_is_its_kernels() -> None:
 
 
 def test_the_reason_of_a_complaint() -> None:
-    assert reason_of("dd: error writing '/x': Invalid argument\n") == "EINVAL"
+    assert reason_of('sysctl: setting key "x": Invalid argument\n') == "EINVAL"
     assert reason_of("something else\n") == "something else"
+    assert reason_of('sysctl: permission denied on key "x"\n') == "EACCES"
     assert reason_of("") == ""

@@ -219,12 +219,17 @@ class TestMachineSToolsForTheOtherImage:
     def test_a_failure_of_the_machine_s_own_is_the_error_and_nobody_waits_for_it(
         self, monkeypatch: pytest.MonkeyPatch, moment: str
     ) -> None:
+        told: list[str] = []
+
         def build(
             bench: object, sources: object, architecture: Architecture, machine: Architecture, step: object, shared: Shared
         ) -> Pieces:
             assert shared
             if architecture != machine:
-                shared.result(20)
+                error = shared.exception(20)
+                assert error
+                told.append(str(error))
+                raise error
             yield b"a tar"
             raise ImageError("the machine's own failed")
 
@@ -237,6 +242,7 @@ class TestMachineSToolsForTheOtherImage:
         monkeypatch.setattr(rootfs, "root_file_system", build)
         with pytest.raises(ImageError, match="the machine's own failed"):
             images.build(Refusing(), [of_machine(), S390X])
+        assert "the machine's own failed" in told[0]
 
 
 class TestStale:
@@ -301,6 +307,12 @@ class TestTar:
         cached.write_bytes(rootfs._bytecode("./answer.py", b"answer = 'bytecode'"))
         done = subprocess.run([sys.executable, "-c", "import answer; print(answer.answer)"], cwd=tmp_path, capture_output=True, text=True)
         assert done.stdout == "bytecode\n"
+
+    def test_bytecode_is_the_same_whatever_else_the_process_has_done(self) -> None:
+        source = b"seldom = '\\x7f'\n"
+        before = rootfs._bytecode.__wrapped__("./seldom.py", source)
+        sys.intern("\x7f")  # as anything may do with a character
+        assert rootfs._bytecode.__wrapped__("./seldom.py", source) == before
 
     def test_files_links_and_directories_are_added_with_their_modes_and_one_date(self) -> None:
         files = {**self.recipe.files, "./usr/local/bin/byte-order": b"program"}

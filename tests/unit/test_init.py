@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Init:
-    """Init with these arguments; ``without`` are capabilities that it shall not have."""
+    """Init with these arguments; ``without`` are capabilities that it shall not have, ``before`` is a command that becomes it."""
 
-    def __init__(self, program: Path, directory: Path, *arguments: str, without: str = "") -> None:
+    def __init__(self, program: Path, directory: Path, *arguments: str, without: str = "", before: Sequence[str] = ()) -> None:
         self.directory = directory
         for name in ("hosts", "hostname"):
             (directory / name).write_text("as before\n")
         drop = ["setpriv", f"--bounding-set={without}"] if without else []
         self.process = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--uts", "sh", "-c", NAMESPACES, "sh", directory, *drop, program, *arguments],
+            ["unshare", "--net", "--mount", "--uts", "sh", "-c", NAMESPACES, "sh", directory, *before, *drop, program, *arguments],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -184,6 +184,21 @@ def test_a_link_with_an_ipv6_address_has_ipv6(program: Path, place: Path) -> Non
         init.until_ready()
         assert {"10.5.0.2", "fd00:5::2"} <= {one["local"] for one in init.device()["addr_info"]}
         assert init.ipv6_disabled("eth0") == "0"
+
+
+def test_devices_that_a_guests_kernel_found_in_another_order_get_their_names(program: Path, place: Path) -> None:
+    found = ("02:00:00:00:00:02", "02:00:00:00:00:00", "02:00:00:00:00:01")
+    links = [part for index in range(3) for part in ("--link", f"eth{index}", f"02:42:0a:05:00:0{index}", MTU)]
+    devices = "; ".join(f"ip link add eth{i} type veth peer name far{i}; ip link set eth{i} address {mac}" for i, mac in enumerate(found))
+    script = f'ip link delete eth0; {devices}; for i in 0 1 2; do ip link set eth$i alias found-as-$i; done; exec "$@"'
+    with Init(program, place, *links, before=["sh", "-c", script, "sh"]) as init:
+        init.until_ready()
+        seen = {
+            one["ifname"]: (one["ifalias"], one["address"][-1])
+            for one in json.loads(init.inside("ip", "-json", "link"))
+            if one["ifname"].startswith("eth")
+        }
+    assert seen == {"eth0": ("found-as-1", "0"), "eth1": ("found-as-2", "1"), "eth2": ("found-as-0", "2")}
 
 
 def test_a_link_without_an_address_stays_down(program: Path, place: Path) -> None:

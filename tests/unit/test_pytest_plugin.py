@@ -63,7 +63,9 @@ class Project:
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     # Only the plugins that a test names, and not those that happen to be installed here.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    # In CI pytest's summary has whole messages, so each of them would be said twice.
+    for variable in ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
     monkeypatch.setattr(pytest_run, "make_provider", pytest_run.make_provider)  # the project puts its own there
     return Project(pytester)
@@ -414,7 +416,7 @@ def test_labs_of_killed_runs_are_removed_first_and_that_is_said(project: Project
     project.conftest(abandoned=["pair-0ld"])
     result = project.test('@mark.topology("pair")\ndef test(lab): pass\n@mark.topology("star")\ndef test_b(lab): pass')
     assert project.asked[:3] == ["remove abandoned", "up pair", "up star"]
-    assert "lab pair-0ld was removed: the run that it belonged to had been killed" in said(result)
+    assert "lab pair-0ld was removed: the process that it belonged to had been killed" in said(result)
 
 
 def test_what_was_not_as_it_should_be_is_said_at_the_end(project: Project) -> None:
@@ -621,6 +623,20 @@ def test_what_a_worker_has_to_say_is_said(project: Project) -> None:
     assert f"all of it: {directory}\n" in said(result)
     assert project.junit()["test_bad"][0] == ("testbed-evidence", str(directory))
     assert re.search(r"^  testbed down pair-[0-9a-f]{6}-gw\d$", said(result), re.MULTILINE)
+
+
+def test_the_labs_of_a_worker_that_crashed_are_removed_at_the_end(project: Project) -> None:
+    project.conftest(abandoned=["pair-of-the-crashed"])
+    text = "import os\ndef test_crash():\n    os._exit(1)\ndef test_other(): pass"
+    assert "lab pair-of-the-crashed was removed: the process" in said(project.test(text, plugins=XDIST))
+    assert "remove abandoned" in (project.path / "asked").read_text()
+
+
+def test_a_worker_that_crashed_needs_no_engine(project: Project) -> None:
+    project.conftest(fails={"remove": "engine: none"})
+    result = project.test("import os\ndef test_crash():\n    os._exit(1)\ndef test_other(): pass", plugins=XDIST)
+    result.assert_outcomes(passed=1, failed=1)
+    assert "none" not in said(result)
 
 
 # What it costs, and how it is found

@@ -239,9 +239,13 @@ class TestHostOfALabThatWasMadeAnew:
         assert len(made[0].ran) == 1
 
     def test_a_command_that_takes_too_long_is_not_tried_again(self, connections: Connections, made: list[FakeHost]) -> None:
-        made.append(FakeHost(DeadlineExceeded("the end of it", 1)))
+        made.append(FakeHost(container="1"))
+        connections.to(Address("pair", "server"))
+        old, made[0] = made[0], FakeHost(container="2")
+        old.errors.append(DeadlineExceeded("the end of it", 1))
         with pytest.raises(DeadlineExceeded):
             self.run(connections)
+        assert made[0].ran == []
 
     def test_several_hosts_are_no_host(self, connections: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connections, "labs", lambda: LABS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
+from io import BufferedIOBase
 
 HEADER_SIZE = 4
 LONGEST = 65536  # bytes; whoever announces more does not speak this protocol
@@ -18,7 +18,7 @@ def pack(text: str) -> bytes:
     return struct.pack("!I", len(body)) + body
 
 
-def read(stream: BinaryIO) -> str | None:
+def read(stream: BufferedIOBase) -> str | None:
     """The next message; None at the end of the stream."""
     header = stream.read(HEADER_SIZE)
     if not header:
