@@ -428,6 +428,7 @@ for piece in build: pass
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("moment", ["running apt-get update", "extracting archives", "creating tarball"])
 def test_a_build_that_is_killed_leaves_nothing(moment: str, tmp_path: Path) -> None:
     mounts = Path("/proc/mounts").read_text()

@@ -154,7 +154,8 @@ def test_processes_are_shown_with_their_own_words(host: Host) -> None:
             "true",
         ]
         assert text_of(host, "pgrep", "-f", "-x", "sleep 4711") == f"{sleeping.pid}\n"
-        assert text_of(host, "pgrep", "-u", "user", "-f", "^sh -c sleep") == f"{shell.pid}\n"
+        # The oldest: its child has its words too, until it has become sleep.
+        assert text_of(host, "pgrep", "-o", "-u", "user", "-f", "^sh -c sleep") == f"{shell.pid}\n"
         assert "sleep 4711" in text_of(host, "env", "TERM=linux", "top", "-b", "-n", "1", "-c", "-w", "200", "-p", str(sleeping.pid))
         text_of(host, "pkill", "-f", "^sleep 4711$")
         assert sleeping.wait(20) == 143
