@@ -57,7 +57,7 @@ def listen(stage: Stage, backlog: int) -> None:
     server.do(LOOK)
     server.do(f"s = socket.socket(); s.bind(('', {stage.port})); s.setblocking(False)")
     # By way of C: Python makes 0 of a negative backlog.
-    server.do(f"if ctypes.CDLL(None).listen(s.fileno(), {backlog}): raise OSError('listen')")
+    server.do(f"import ctypes\nif ctypes.CDLL(None).listen(s.fileno(), {backlog}): raise OSError('listen')")
     stage.on("client").do("clients = []")
 
 

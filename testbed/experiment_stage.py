@@ -21,9 +21,10 @@ T = TypeVar("T")
 PATIENCE_S = 30.0  # for what takes milliseconds, also on a machine that has other work
 TABLE = "testbed"
 
-# SIGINT as a C program has it: it ends the process, and its sockets are closed by the kernel.
+# SIGINT as a C program has it: it ends the process, and its sockets are closed by the kernel. Little is imported, as each module
+# takes its time on an emulated processor; a step imports what else it needs.
 PROGRAM = """
-import ctypes, errno, fcntl, json, os, select, signal, socket, struct, sys, time, traceback
+import errno, fcntl, json, os, signal, socket, struct, sys
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 errno.errorcode[errno.EOPNOTSUPP] = "EOPNOTSUPP"  # which has two names
@@ -59,8 +60,8 @@ for line in sys.stdin:
         text = json.dumps({"value": forget() if code is None else do(code)}, default=plain)
     except OSError as error:
         text = json.dumps({"errno": errno.errorcode.get(error.errno, str(error))})
-    except Exception:
-        text = json.dumps({"broke": traceback.format_exc(limit=-1)})
+    except Exception as error:
+        text = json.dumps({"broke": f"{type(error).__name__}: {error}"})
     print(text, flush=True)
 """
 
@@ -110,7 +111,7 @@ class Player:
         if code is not None and note:
             self._note({"on": self.role, "step": code.strip(), **answer})
         if "broke" in answer:
-            raise StepFailed(f"on the {self.role}, `{(code or 'close all').strip()}` broke: {answer['broke'].strip().splitlines()[-1]}")
+            raise StepFailed(f"on the {self.role}, `{(code or 'close all').strip()}` broke: {answer['broke']}")
         return answer
 
 
@@ -140,7 +141,7 @@ class Stage:
         """
         player = self._players.get((role, name))
         if player is None or player.process.exit_code is not None:
-            process = self.hosts[role].start([*before, "python3", "-c", PROGRAM])
+            process = self.hosts[role].start([*before, "python3", "-I", "-S", "-c", PROGRAM])
             player = Player(role, process, self._note)
             self._players[role, name] = player
         return player

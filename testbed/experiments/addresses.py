@@ -13,6 +13,7 @@ EVERY_KIND = KINDS
 
 # bind() and getsockname() as C has them: Python's own would put an address right before the kernel sees it.
 C_CALLS = """
+import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
 
 def sockaddr_in(port, address="0.0.0.0", family=socket.AF_INET, zero=bytes(8)):
@@ -388,6 +389,7 @@ ODD = {
 }
 
 TEXTS = """
+import ctypes
 libc = ctypes.CDLL(None)
 libc.inet_addr.restype = ctypes.c_uint32
 class in_addr(ctypes.Structure):

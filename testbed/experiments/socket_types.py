@@ -214,6 +214,7 @@ DATAGRAM = Experiment(
 # B3
 
 WITHOUT_NET_RAW = """
+import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
 header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))  # linux/capability.h: version 3, this process
 sets = ctypes.create_string_buffer(24)
