@@ -463,7 +463,7 @@ def test_a_host_may_be_named_alone_where_one_lab_has_it(lab: str, other: str) ->
         (["exec", "{lab}/servr", "true"], "did you mean 'server'?"),
         (["exec", "{lab}x/server", "true"], "did you mean '{lab}'?"),
         (["exec", "{lab}/", "true"], "no host of lab '{lab}' is called ''"),
-        (["shell", f"{SOLO}x"], f"did you mean '{SOLO}'?"),
+        (["shell", "{solo}x"], "did you mean '{solo}'?"),
         (["status", "{lab}x"], "did you mean '{lab}'?"),
         (["exchange", "{lab}x"], "did you mean '{lab}'?"),
         (["down", "{lab}x"], "did you mean '{lab}'?"),
@@ -475,9 +475,9 @@ def test_a_host_may_be_named_alone_where_one_lab_has_it(lab: str, other: str) ->
     ],
 )
 def test_a_slip_of_the_keyboard_gets_the_nearest_name(lab: str, other: str, arguments: list[str], words: str) -> None:
-    refused = run_testbed(*(one.format(lab=lab) for one in arguments))
+    refused = run_testbed(*(one.format(lab=lab, solo=SOLO) for one in arguments))
     assert refused.exit_code == 2, refused.error_text
-    assert words.format(lab=lab) in refused.error_text
+    assert words.format(lab=lab, solo=SOLO) in refused.error_text
     assert "Traceback" not in refused.error_text
 
 
