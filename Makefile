@@ -9,7 +9,7 @@ TESTBED := .venv/bin/testbed
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 # More words for pytest, such as: make test TESTS=tests/unit ARGS='-k subnet -x'
-TESTS ?= tests/unit tests/lab
+TESTS ?= tests/unit tests/lab tests/experiments
 ARGS ?=
 # Test files at a time: more than there are cores, as labs and guests are often waited for.
 WORKERS ?= 4
@@ -19,8 +19,8 @@ export SETUP
 
 ifeq ($(SETUP),check)
 # Nothing but the question what is missing.
-.PHONY: setup topology test test-wheel images
-setup topology test test-wheel images:
+.PHONY: setup topology test test-wheel images experiments
+setup topology test test-wheel images experiments:
 	@setup/setup.sh
 .PHONY: wheel
 wheel:
@@ -49,6 +49,15 @@ check: setup-check ## linters and unit tests; needs no Docker
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 	@$(PYTEST) tests/unit -n $(WORKERS) --dist loadfile $(ARGS)
+
+.PHONY: experiments
+experiments: setup ## every claim of the textbooks, on a native host and on a big-endian kernel (ARGS='--on vm-amd64 --kernel trixie')
+	@$(TESTBED) experiment run --all $(ARGS)
+
+# Made of the experiments; a unit test holds it to them.
+docs/claims.md: testbed/experiment_page.py $(wildcard testbed/experiments/*.py)
+	@{ printf '# Claims\n\nMade of the experiments themselves: `make docs/claims.md`. How they are run: [experiments.md](experiments.md).\n\n'; \
+	  $(TESTBED) experiment show --all; } > $@
 
 .PHONY: images
 images: setup ## build the host images that are missing or changed

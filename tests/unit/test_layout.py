@@ -76,6 +76,13 @@ ORDER = (
     "endian_run",
     "endian_report",
     "endian",
+    "experiment_stage",
+    "experiment_listener",
+    "experiment",
+    "experiments",
+    "experiment_run",
+    "experiment_find",
+    "experiment_page",
     "terminal",
     "progress",
     "verbs",
@@ -83,6 +90,7 @@ ORDER = (
     "verbs_host",
     "verbs_machine",
     "verbs_endian",
+    "verbs_experiment",
     "cli",
     "pytest_marker",
     "pytest_labs",
@@ -94,7 +102,10 @@ ORDER = (
 )
 FREE_OF_RULES = ("__init__", "__main__")  # the doors of the package: they import what they show
 ONLY_ENGINE_IMPORTS = "docker"
+# The one package inside the package: a file is a family of claims. It has one place, and its files do not import each other.
+EXPERIMENTS = "experiments"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem not in FREE_OF_RULES)
+FAMILIES = sorted(path.stem for path in (PACKAGE / EXPERIMENTS).glob("*.py"))
 
 
 def imports(source: str) -> Iterator[str]:
@@ -125,8 +136,14 @@ def test_a_module_has_its_place_and_imports_only_those_above_it(module: str) -> 
     assert not below, f"testbed/{module}.py imports {below}, which do not stand above it"
 
 
-def test_there_are_no_packages_inside_the_package() -> None:
-    assert [path.parent.name for path in PACKAGE.glob("*/__init__.py")] == []
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_of_claims_imports_only_what_stands_above_all_of_them(family: str) -> None:
+    below = misplaced(EXPERIMENTS, (PACKAGE / EXPERIMENTS / f"{family}.py").read_text())
+    assert not below, f"testbed/{EXPERIMENTS}/{family}.py imports {below}, which do not stand above it"
+
+
+def test_the_claims_are_the_only_package_inside_the_package() -> None:
+    assert [path.parent.name for path in PACKAGE.glob("*/__init__.py")] == [EXPERIMENTS]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -56,7 +56,8 @@ def names(wheel: Path) -> list[str]:
 
 
 def test_it_holds_what_is_needed_and_nothing_that_was_built(wheel: Path) -> None:
-    wanted = {f"testbed/{path.name}" for path in PACKAGE.iterdir() if path.is_file()}
+    own = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    wanted = {f"testbed/{path.relative_to(PACKAGE)}" for path in own}
     for name in BESIDE:
         files = [path for path in (CHECKOUT / name).rglob("*") if path.is_file() and not {"build", "__pycache__"} & set(path.parts)]
         wanted |= {f"testbed/{path.relative_to(CHECKOUT)}" for path in files if not path.name.startswith(".")}

@@ -1,0 +1,29 @@
+"""One lab for all tests of a module: experiments make its hosts new before they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from testbed import experiment_find as finding
+from testbed import experiment_run as running
+from testbed.experiment import Experiment, Judgement, Record, judge
+
+Try = Callable[..., tuple[Record, Judgement]]
+
+
+@pytest.fixture(scope="module")
+def on_native() -> Iterator[Try]:
+    """Run an experiment on native hosts, and judge it."""
+    on = running.On.named("native")
+    with running.labs(list(finding.known().values()), on) as lab_for:
+
+        def attempt(
+            experiment: Experiment, parameters: Mapping[str, str] | None = None, patience_s: float = 30.0
+        ) -> tuple[Record, Judgement]:
+            chosen = experiment.with_values(parameters or {})
+            record = running.run(experiment, lab_for(experiment), on, parameters=chosen, patience_s=patience_s)
+            return record, judge(experiment, record)
+
+        yield attempt

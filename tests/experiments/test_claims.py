@@ -1,0 +1,21 @@
+"""Every claim, on native hosts: the verdict that is known, and every number as predicted. `make experiments` has the other kinds."""
+
+from __future__ import annotations
+
+import pytest
+
+from testbed import experiment_find as finding
+from testbed.experiment import Judgement, Record
+
+REFUTED = {"A1", "A3", "A4", "C2", "C3", "D1", "D2", "D3", "E3"}
+
+
+@pytest.mark.parametrize("name", finding.known())
+def test_a_claim_is_judged_as_it_is_known_to_be(on_native, name: str) -> None:  # type: ignore[no-untyped-def]
+    experiment = finding.known()[name]
+    record, judgement = on_native(experiment)
+    assert isinstance(record, Record)
+    assert isinstance(judgement, Judgement)
+    assert judgement.verdict.outcome == ("REFUTED" if experiment.id in REFUTED else "HOLDS"), judgement.verdict.reason
+    assert [one for one in judgement.comparisons if not one.matches] == []
+    assert judgement.passed
