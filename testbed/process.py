@@ -82,9 +82,12 @@ def wait_until(condition: Callable[[], T | None], *, timeout_s: float, what: str
         time.sleep(min(every_s, deadline.left_s or 0.0))
 
 
+PROGRAMS_FOR_ROOT = ("/usr/sbin", "/sbin")
+
+
 def search_path() -> str:
     """Where programs of this machine are, also those for root: other users' PATH often lacks their folders."""
-    return ":".join(filter(None, (os.environ.get("PATH"), "/usr/sbin", "/sbin")))
+    return ":".join(filter(None, (os.environ.get("PATH"), *PROGRAMS_FOR_ROOT)))
 
 
 def run_local(

@@ -152,9 +152,11 @@ def test_who_is_not_root_can_do_all_where_users_may_make_namespaces() -> None:
     assert "host images can be built" in the("rights to build", findings).found
 
 
-def test_programs_for_root_are_found_without_their_folders_in_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    assert {"depmod", "ip"} <= read_machine(probe=frozenset).tools
+def test_programs_for_root_are_found_without_their_folders_in_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "depmod").touch(mode=0o755)
+    monkeypatch.setattr("testbed.process.PROGRAMS_FOR_ROOT", (str(tmp_path),))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert read_machine(probe=frozenset).tools == {"depmod"}
 
 
 def test_a_full_pool_of_addresses_names_who_has_it() -> None:
