@@ -139,7 +139,11 @@ def interactive(host: Host, argv: Sequence[str]) -> int:
 def _wait_for_end(process: Process, descriptor: int, size: tuple[int, int], here: socket.socket) -> bool:
     """Pass the sizes of this terminal on until the output of the other one has ended; False when this one is gone first."""
     while True:
-        if (now := _size(descriptor)) != size:
+        try:
+            now = _size(descriptor)
+        except OSError:
+            return False  # it is gone already
+        if now != size:
             size = now
             process.resize(*size)
         events = here.recv(CHUNK)
