@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from testbed.errors import DeadlineExceeded, InputError, LabError, TestbedError
-from testbed.process import Deadline
+from testbed.process import Deadline, wait_for
 from testbed.transcript import Entry, Transcript
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -140,11 +140,7 @@ class Command:
 
     def wait(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
         """Wait until ``condition``, asked under ``changed``, holds; False when the deadline passed first."""
-        with self.changed:
-            while not self.changed.wait_for(condition, deadline.look_s):
-                if deadline.passed:
-                    return False
-            return True
+        return wait_for(self.changed, condition, deadline)
 
     def wait_started(self) -> None:
         """Wait until it runs; raise why it does not."""
@@ -304,8 +300,7 @@ class Reset:
         self._wait(DONE)
 
     def _wait(self, step: int) -> None:
-        with self._changed:
-            there = self._changed.wait_for(lambda: self.step >= step or self._failure is not None, ANSWER_S)
+        there = wait_for(self._changed, lambda: self.step >= step or self._failure is not None, Deadline(ANSWER_S))
         if self._failure is not None:
             raise self._failure
         if not there:

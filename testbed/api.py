@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 from testbed import capture as capturing
 from testbed import lab as labs
 from testbed import wire
-from testbed.arguments import load
+from testbed.arguments import load, only_network
 from testbed.capture import ALL_PORTS, Packet
 from testbed.change import Progress, silent
 from testbed.engine import Engine
@@ -227,12 +227,7 @@ def _device(lab: labs.Lab, host: str | None, network: str | None) -> str:
     if host is None:
         return ALL_PORTS if network is None else lab.bridge(network)
     lab.host(host)  # which says if there is none
-    if network is None:
-        names = [str(link["network"]) for link in lab.settings[host]["links"]]
-        if len(names) != 1:
-            raise InputError(f"host '{host}' is on {len(names)} networks; which one?", hint=f"network=, one of: {', '.join(names)}")
-        network = names[0]
-    return lab.port(host, network)
+    return lab.port(host, only_network(lab, host, "network=") if network is None else network)
 
 
 class Capture:

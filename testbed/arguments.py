@@ -99,11 +99,11 @@ def _place(labs: dict[str, Parts], host: str) -> tuple[Parts, str]:
     return labs[having[0]], name
 
 
-def only_network(lab: Lab, host: str) -> str:
-    """The one network of a host. Raises :class:`InputError` when there are several to choose from."""
+def only_network(lab: Lab, host: str, how: str = "--network") -> str:
+    """The one network of a host. Raises :class:`InputError` when it is not on one, which says ``how`` to choose."""
     networks = [str(link["network"]) for link in lab.settings[host]["links"]]
     if len(networks) != 1:
-        raise InputError(f"host '{host}' is on {len(networks)} networks; which one?", hint=f"--network, one of: {', '.join(networks)}")
+        raise InputError(f"host '{host}' is on {len(networks)} networks; which one?", hint=f"{how}, one of: {', '.join(networks)}")
     return networks[0]
 
 

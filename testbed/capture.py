@@ -80,6 +80,36 @@ def parse_counts(text: str) -> Counts | None:
     return Counts(int(captured), int(received), int(dropped) + int(by_interface or 0))
 
 
+def ask_counts(process: Process) -> tuple[str, Counts | None]:
+    """What a running tcpdump says when asked for its statistics, and they; None when it has ended."""
+    process.send_signal(signal.SIGUSR1)
+    said = ""
+    while line := process.stderr.readline(timeout_s=END_S).decode(errors="backslashreplace"):
+        said += line
+        if counts := parse_counts(line):
+            return said, counts
+    return said, None
+
+
+class Settling:
+    """Whether tcpdump, asked again and again, has written what it has received: when its counts agree, or have stood still for
+    ``still_s`` seconds.
+
+    They never agree when packets came in the moments between its opening the device and its setting the filter: the kernel counts
+    those, and nobody writes them.
+    """
+
+    def __init__(self, still_s: float) -> None:
+        self._still_s = still_s
+        self._still = Deadline(still_s)
+        self._last: Counts | None = None
+
+    def done(self, counts: Counts) -> bool:
+        if counts != self._last:
+            self._last, self._still = counts, Deadline(self._still_s)
+        return counts.all_written or self._still.passed
+
+
 def read_pcap(data: bytes) -> list[Packet]:
     """The packets of a pcap file with Ethernet or Linux cooked v2 headers. Raises :class:`LabError` for anything else."""
     import dpkt  # type: ignore[import-untyped] # here, because loading it takes a tenth of a second
@@ -164,21 +194,14 @@ class Capture:
     def stop(self) -> Counts:
         """End it when all that passed the filter so far is written. Raises :class:`LabError` if anything was lost.
 
-        tcpdump is asked for its counts until they agree. They never do when packets came in the moments between its
-        opening the device and its setting the filter: the kernel counts those, and nobody writes them. So it is also enough
-        that the counts stand still.
+        tcpdump is asked for its counts until they have settled.
         """
-        last: Counts | None = None
-        still = Deadline(self._settled_s)
+        settling = Settling(self._settled_s)
 
         def done() -> bool:
-            nonlocal last, still
-            counts = self._ask()
-            if counts is None or counts.all_written:
-                return True
-            if counts != last:
-                last, still = counts, Deadline(self._settled_s)
-            return still.passed
+            said, counts = ask_counts(self._process)
+            self._complaints += said
+            return counts is None or settling.done(counts)
 
         wait_until(done, timeout_s=END_S, what=f"tcpdump on {self.device} to write what it has received", every_s=0.01)
         self._process.send_signal(signal.SIGINT)
@@ -198,15 +221,6 @@ class Capture:
         """End it at once, whatever is lost; after ``stop`` it does nothing."""
         self._process.close()
         self._reader.join(END_S)
-
-    def _ask(self) -> Counts | None:
-        """tcpdump's counts at this moment; None when it has ended already."""
-        self._process.send_signal(signal.SIGUSR1)
-        while line := self._process.stderr.readline(timeout_s=END_S).decode(errors="backslashreplace"):
-            self._complaints += line
-            if counts := parse_counts(line):
-                return counts
-        return None
 
     def _collect(self) -> None:
         """The thread that takes the pcap as it comes."""

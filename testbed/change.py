@@ -32,6 +32,7 @@ from testbed.lab import (
     bridge_name,
     container_name,
     devices,
+    ip_batch,
     make_host,
     make_switch,
     network_name,
@@ -235,7 +236,7 @@ class Change:
 
     def _in_switch(self, *commands: str) -> None:
         """Commands of ip(8), in one batch."""
-        self._switch().run(["ip", "-batch", "-"], stdin="\n".join(commands).encode()).check(where="the switch")
+        ip_batch(self._switch(), commands).check(where="the switch")
 
     # Hosts
 

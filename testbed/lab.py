@@ -26,7 +26,7 @@ from testbed.host import Host, HostFacts, end_of_console, own_capabilities
 from testbed.lock import lock
 from testbed.network import Address, Segment, device_name
 from testbed.plan import Existing, Settings, guest_from, segment_from_label
-from testbed.process import Deadline, wait_until
+from testbed.process import Deadline, Result, wait_until
 from testbed.runs import Run
 
 LAB, ROLE, HOST, NETWORK, SETTINGS = "testbed.lab", "testbed.role", "testbed.host", "testbed.network", "testbed.settings"
@@ -162,6 +162,11 @@ def devices(switch: Host, *question: str) -> list[str]:
     """The names of the devices that ip(8) shows in the switch. It lists an empty object for each one that it leaves out."""
     listed = switch.run(["ip", "-json", *question]).check(where="the switch")
     return [str(one["ifname"]) for one in json.loads(listed.text or "[]") if "ifname" in one]
+
+
+def ip_batch(switch: Host, commands: Iterable[str], *, force: bool = False) -> Result:
+    """Commands of ip(8) in the switch, in one batch; with ``force`` those after one that fails, too."""
+    return switch.run(["ip", *(["-force"] if force else []), "-batch", "-"], stdin="\n".join(commands).encode())
 
 
 def what_is_wrong(engine: Engine, container: Container) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Condition
 from typing import TypeVar
 
 from testbed.errors import CommandFailed, DeadlineExceeded, LabError
@@ -64,6 +65,15 @@ class Deadline:
         """How long to wait for a lock before looking again. A signal that comes a moment before such a wait begins, or interrupts
         another thread, does not end it, so Ctrl-C would have no effect until the other side moves."""
         return 1.0 if self._end is None else min(1.0, self._end - time.monotonic())
+
+
+def wait_for(changed: Condition, condition: Callable[[], bool], deadline: Deadline) -> bool:
+    """Wait until ``condition``, asked under ``changed``, holds; False when the deadline passed first. Ctrl-C ends it."""
+    with changed:
+        while not changed.wait_for(condition, deadline.look_s):
+            if deadline.passed:
+                return False
+        return True
 
 
 def wait_until(condition: Callable[[], T | None], *, timeout_s: float, what: str, every_s: float = 0.02, hint: str = "") -> T:

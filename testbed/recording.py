@@ -6,14 +6,13 @@ tcpdump writes into two files a network in the switch, in turn, so that they nev
 
 from __future__ import annotations
 
-import signal
 import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.capture import END_S, SETTLED_LATE_S, Counts, command, parse_counts, wait_until_listening
+from testbed.capture import END_S, SETTLED_LATE_S, Counts, Settling, ask_counts, command, wait_until_listening
 from testbed.errors import LabError, TestbedError
 from testbed.host import Process
 from testbed.lab import Lab
@@ -101,38 +100,23 @@ class Recording:
     def _catch_up(self, process: Process) -> int:
         """Wait until tcpdump has written what passed so far, which the kernel hands over after at most a second. Gives how many
         packets were dropped, ever."""
-        last: Counts | None = None
-        still = Deadline(SETTLED_LATE_S)
-
-        def written() -> Counts | None:
-            nonlocal last, still
-            counts = _counts_of(process)
-            if counts.all_written:
-                return counts
-            if counts != last:
-                last, still = counts, Deadline(SETTLED_LATE_S)
-            return counts if still.passed else None
-
+        settling = Settling(SETTLED_LATE_S)
         # Under traffic that goes on it is never done; then what is there after that time is what there was.
         deadline = Deadline(FLUSH_S)
-        counts = wait_until(
-            lambda: written() or (last if deadline.passed else None), timeout_s=END_S, what="tcpdump to write what it has", every_s=0.02
-        )
-        return counts.dropped
+
+        def written() -> Counts | None:
+            _, counts = ask_counts(process)
+            if counts is None:
+                raise LabError(f"tcpdump ended with exit code {process.wait()}")
+            return counts if settling.done(counts) or deadline.passed else None
+
+        return wait_until(written, timeout_s=END_S, what="tcpdump to write what it has", every_s=0.02).dropped
 
     def _files(self, network: str) -> Iterator[bytes]:
         for number in range(FILES):
             found = self._switch.run(["cat", f"{FILE.format(network)}{number}"])
             if found.exit_code == 0:
                 yield found.stdout
-
-
-def _counts_of(process: Process) -> Counts:
-    process.send_signal(signal.SIGUSR1)
-    while line := process.stderr.readline(timeout_s=END_S).decode(errors="backslashreplace"):
-        if counts := parse_counts(line):
-            return counts
-    raise LabError(f"tcpdump ended with exit code {process.wait()}")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterable, Mapping
 
 from testbed.agent import Reset
-from testbed.errors import CommandFailed
 from testbed.host import Host
 from testbed.host_container import INIT, hosts_file
-from testbed.lab import Lab, side_by_side
+from testbed.lab import Lab, ip_batch, side_by_side
 from testbed.links import put_in, set_aside
 from testbed.lock import lock
 from testbed.ready import wait_until_ready
@@ -37,7 +36,8 @@ def _reset(lab: Lab, chosen: Mapping[str, Host]) -> None:
     names, since = list(chosen), time.time()
     containers = [name for name in names if not lab.settings[name]["guest"]]
     pids = dict(zip(containers, side_by_side(lambda name: chosen[name].pid, containers), strict=True))
-    resets = {name: host.ask_for_reset(hosts_file(lab.settings[name], lab.settings)) for name, host in chosen.items()}
+    hosts_files = {name: hosts_file(lab.settings[name], lab.settings) for name in names}
+    resets = {name: host.ask_for_reset(hosts_files[name]) for name, host in chosen.items()}
     try:
         _join(lab, {name: pids[name] for name in containers if lab.settings[name]["links"]}, resets)
         for one in resets.values():
@@ -53,7 +53,7 @@ def _reset(lab: Lab, chosen: Mapping[str, Host]) -> None:
         host, settings = chosen[name], lab.settings[name]
         if settings["guest"]:
             host.run([INIT, "--wait"], timeout_s=ANSWER_S).check(where=f"host {name}")
-            host.write("/etc/hosts", hosts_file(settings, lab.settings).encode())
+            host.write("/etc/hosts", hosts_files[name].encode())
         wait_until_ready(lab.engine, host, settings, since=since)
 
     side_by_side(finish, [name for name in names if lab.settings[name]["guest"] or lab.settings[name]["ready"]])
@@ -64,13 +64,8 @@ def _join(lab: Lab, pids: Mapping[str, int], resets: Mapping[str, Reset]) -> Non
     if not pids:
         return
     switch, settings = lab.own_switch, lab.settings
-    switch.run(["ip", "-force", "-batch", "-"], stdin=_batch(line for name in pids for line in set_aside(settings[name])))
+    ip_batch(switch, (line for name in pids for line in set_aside(settings[name])), force=True)
     for name in pids:
         resets[name].wait_for_links()
-    result = switch.run(["ip", "-batch", "-"], stdin=_batch(line for name, pid in pids.items() for line in put_in(settings[name], pid)))
-    if result.exit_code != 0:
-        raise CommandFailed(result.argv, result.exit_code, result.error_text, where="the switch, which was to put in the hosts' links,")
-
-
-def _batch(lines: Iterable[str]) -> bytes:
-    return "\n".join([*lines, ""]).encode()
+    new = (line for name, pid in pids.items() for line in put_in(settings[name], pid))
+    ip_batch(switch, new).check(where="the switch, which was to put in the hosts' links,")

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from testbed.experiment import KINDS, Cell, CellRun, Claim, Experiment, Facts, Parameter, Prediction, Scalar, Seen, Value, Verdict
 from testbed.experiment_stage import Stage
 
-EVERY_KIND = KINDS
-
 # bind() and getsockname() as C has them: Python's own would put an address right before the kernel sees it.
 C_CALLS = """
 import ctypes
@@ -84,7 +82,7 @@ STRUCTURE = Experiment(
     observe=observe_layout,
     took_effect=layout_was_seen,
     judge=judge_layout,
-    kinds=EVERY_KIND,
+    kinds=KINDS,
 )
 
 # A2
@@ -138,7 +136,7 @@ INTERCHANGEABLE = Experiment(
     provoke=provoke_bind_of_a_length,
     observe=observe_bind,
     judge=judge_interchangeable,
-    kinds=EVERY_KIND,
+    kinds=KINDS,
 )
 
 # A3
@@ -184,7 +182,7 @@ ZERO = Experiment(
     took_effect=was_garbage,
     judge=judge_zero,
     parameters={"sin_zero": Parameter("deadbeefdeadbeef", "the eight bytes of sin_zero, in hexadecimal digits")},
-    kinds=EVERY_KIND,
+    kinds=KINDS,
 )
 
 # A4
@@ -256,7 +254,7 @@ FAMILY = Experiment(
     provoke=provoke_family,
     observe=observe_family,
     judge=judge_family,
-    kinds=EVERY_KIND,
+    kinds=KINDS,
 )
 
 # A5
@@ -334,7 +332,7 @@ BYTE_ORDER = Experiment(
     judge=judge_byte_orders,
     others=("client",),
     parameters={"port": Parameter(8001, "the port to be bound without htons()")},
-    kinds=EVERY_KIND,
+    kinds=KINDS,
 )
 
 # A6
@@ -373,7 +371,7 @@ CONVERSION = Experiment(
     provoke=idle,
     observe=observe_conversions,
     judge=judge_conversions,
-    kinds=EVERY_KIND,
+    kinds=KINDS,
 )
 
 # A7
@@ -474,7 +472,7 @@ TEXT = Experiment(
     provoke=provoke_texts,
     observe=observe_texts,
     judge=judge_texts,
-    kinds=EVERY_KIND,
+    kinds=KINDS,
 )
 
 EXPERIMENTS = (STRUCTURE, INTERCHANGEABLE, ZERO, FAMILY, BYTE_ORDER, CONVERSION, TEXT)
