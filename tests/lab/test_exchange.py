@@ -169,6 +169,7 @@ def test_the_command_shows_the_result_and_its_exit_code_is_the_verdict(cross: La
     assert [one["verdict"] for one in data["exchanges"]] == ["HOLDS"] * 7
 
 
+@pytest.mark.alone  # a switch sees the processes of the whole machine
 def test_nothing_of_an_exchange_is_left_on_hosts_or_switch(cross: Lab) -> None:
     exchange(cross)
     with cross.switch as switch:

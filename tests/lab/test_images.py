@@ -252,10 +252,11 @@ class Bridge:
 
 @pytest.fixture(scope="module")
 def bridge() -> Iterator[Bridge]:
-    """Of addresses that RFC 2544 and RFC 3849 set aside, at random: another run of these tests may have one, too."""
+    """Of addresses that RFC 2544 and RFC 3849 set aside, at random: another run of these tests may have one, too. Written as ip does,
+    without zeros before."""
     random = uuid.uuid4()
     one, two = random.bytes[:2]
-    bridge = Bridge(f"test-images-{random.hex[:8]}", f"198.18.{one}", f"2001:db8:{two:x}{one:02x}:")
+    bridge = Bridge(f"test-images-{random.hex[:8]}", f"198.18.{one}", f"2001:db8:1{two % 16:x}{one:02x}:")
     subnets = (f"--subnet={bridge.four}.0/24", f"--subnet={bridge.six}:/64")
     docker("network", "create", "--internal", "--ipv6", *subnets, bridge.name).check()
     yield bridge
@@ -383,7 +384,7 @@ def test_a_mirror_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("missing", ["mmdebstrap", "make", EMULATED.compiler])
 def test_a_tool_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     real = shutil.which
-    monkeypatch.setattr(shutil, "which", lambda name: None if name == missing else real(name))
+    monkeypatch.setattr(shutil, "which", lambda name, **how: None if name == missing else real(name, **how))
     with pytest.raises(ImageError, match=f"{missing} is not on this machine") as caught:
         build()
     assert "make setup" in caught.value.hint
