@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.status import Status
+if TYPE_CHECKING:
+    from rich.status import Status  # a terminal's only: it takes a tenth of a short command's time to import
 
 # A command that is over sooner says nothing.
 PATIENCE_S = 1.0
@@ -16,8 +18,8 @@ PATIENCE_S = 1.0
 class Progress:
     """A context manager that is called with (what, step), from any thread; ``total`` is the number of things expected to be "ready"."""
 
-    def __init__(self, console: Console, *, total: int = 0) -> None:
-        self._console = console
+    def __init__(self, *, total: int = 0, out: TextIO | None = None) -> None:
+        self._out = out or sys.stderr
         self._total = total
         self._ready = 0
         self._last_line = time.monotonic()
@@ -37,11 +39,13 @@ class Progress:
             slow = not counted and what.startswith("host-")
             if slow or now - self._last_line > PATIENCE_S:
                 self._last_line = now
-                self._console.print(f"{so_far}{what}: {step}", highlight=False, soft_wrap=True)
+                print(f"{so_far}{what}: {step}", file=self._out, flush=True)
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
-            self._status = self._console.status("")
+        if self._out.isatty():
+            from rich.console import Console
+
+            self._status = Console(file=self._out).status("")
             self._status.start()
         return self
 

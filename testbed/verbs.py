@@ -61,11 +61,5 @@ def console() -> Console:
     return Output(highlight=False) if sys.stdout.isatty() else Output(highlight=False, width=PLAIN_WIDTH)
 
 
-def errors_console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
 def complain(error: TestbedError) -> None:
     click.echo(f"testbed: {error}", err=True)

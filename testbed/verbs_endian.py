@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from testbed.errors import CheckFailed, InputError
-from testbed.verbs import AS_JSON, console, errors_console, print_json
+from testbed.verbs import AS_JSON, console, print_json
 
 NOTHING_SENT = 4  # an exit code of its own: neither a pass nor a finding
 
@@ -66,7 +66,7 @@ def endian(
     )
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
-    with Progress(errors_console()) as progress:
+    with Progress() as progress:
         outcome = on_both_orders.run(plan, progress)
     if keep is not None:
         keep_packets(outcome, keep)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from testbed.errors import CheckFailed, InputError
-from testbed.verbs import AS_JSON, Verbs, console, errors_console, print_json
+from testbed.verbs import AS_JSON, Verbs, console, print_json
 
 if TYPE_CHECKING:
     from testbed.experiment import Experiment, Judgement
@@ -178,7 +178,7 @@ def _run_on(
     from testbed.experiment_page import same_numbers
     from testbed.progress import Progress
 
-    with Progress(errors_console()) as progress, running.labs(experiments, on) as lab_for:
+    with Progress() as progress, running.labs(experiments, on) as lab_for:
         for one in experiments:
             judgements = []
             for number in range(repeat):

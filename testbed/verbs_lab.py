@@ -7,7 +7,7 @@ import sys
 import click
 
 from testbed.errors import InputError, UnknownName
-from testbed.verbs import AS_JSON, console, errors_console, own_name, print_json
+from testbed.verbs import AS_JSON, console, own_name, print_json
 
 
 @click.command()
@@ -29,7 +29,7 @@ def up(file: str, name: str | None, quiet: bool) -> None:
     from testbed.progress import Progress
 
     topology = load(file, name)
-    with engine() as its_engine, Progress(errors_console(), total=len(topology.hosts)) as progress:
+    with engine() as its_engine, Progress(total=len(topology.hosts)) as progress:
         outcome = bringing_up.up(its_engine, topology, progress=progress)
     for one in outcome.warnings:
         click.echo(f"testbed: warning: {one}", err=True)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from testbed.errors import InputError, TestbedError, TopologyError
-from testbed.verbs import AS_JSON, Verbs, complain, errors_console, print_json
+from testbed.verbs import AS_JSON, Verbs, complain, print_json
 
 
 @click.command()
@@ -131,7 +131,7 @@ def build() -> None:
     from testbed.arguments import engine
     from testbed.progress import Progress
 
-    with engine() as its_engine, Progress(errors_console()) as progress:
+    with engine() as its_engine, Progress() as progress:
         wanted, machine = host_images.wanted_by(its_engine), of_machine(its_engine.machine)
         guest = guest_image.default(machine)
         guest_image.build(its_engine, [one.architecture for one in wanted], [guest], machine, progress)
