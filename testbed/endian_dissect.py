@@ -108,7 +108,7 @@ def _leaves(element: ET.Element) -> Iterator[ET.Element]:
         inner = list(_leaves(one))
         whole = (one.get("pos"), one.get("size"))
         # A field of flags has them inside it, in the same bytes.
-        if not inner or all((leaf.get("pos"), leaf.get("size")) == whole for leaf in inner):
+        if not inner or (one.get("name") and all((leaf.get("pos"), leaf.get("size")) == whole for leaf in inner)):
             yield one
         else:
             yield from inner
