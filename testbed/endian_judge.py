@@ -12,7 +12,7 @@ from itertools import zip_longest
 
 from testbed.architecture import ByteOrder
 from testbed.endian_compare import Comparison, Difference, Place, compare
-from testbed.endian_explain import explanation, parting, reversed_numbers
+from testbed.endian_explain import explanation, hexadecimal, parting, reversed_numbers
 from testbed.endian_fields import Description, Named, Names
 from testbed.endian_messages import ROLES, Channel, Role, Said
 
@@ -126,6 +126,12 @@ def judge(runs: Runs, names: Names = NAMELESS) -> Judgement:
         else:
             consequences.append(f"{one.role}, {one.channel}: {one.title}; {one.details[0]}")
     outcomes = [*_outcomes(runs), *_outputs(runs, strong=bool(findings))]
+    unsure: list[str] = []
+    if not findings and not outcomes:
+        for role in ROLES:
+            silent, only = _only_one_sends(runs, role)
+            outcomes += silent
+            unsure += only
     if findings:
         consequences = [f"{one.title}" + (f": {one.details[0]}" if one.details else "") for one in outcomes if not one.role] + consequences
         findings += [one for one in outcomes if one.role]
@@ -142,7 +148,7 @@ def judge(runs: Runs, names: Names = NAMELESS) -> Judgement:
     return Judgement(
         findings=tuple(findings),
         consequences=tuple(dict.fromkeys(consequences)),
-        inconclusive=tuple(_inconclusive(runs, comparisons)),
+        inconclusive=(*_inconclusive(runs, comparisons), *unsure),
         sent=sum(run.said.payload for of_pair in counted for run in of_pair),
         compared=sum(one.compared for one in whole),
         set_aside=sum(place.width for one in whole for place in one.set_aside),
@@ -249,6 +255,28 @@ def _otherwise(runs: Runs, role: Role, names: Names, *, sure: bool) -> list[Find
             title, details = explanation(one, messages[0][0], messages[1][0], channel, fields)
             found.append(Finding(title, details, (LITTLE, BIG), role, channel, one, messages[0][0], messages[1][0]))
     return found
+
+
+def _only_one_sends(runs: Runs, role: Role) -> tuple[list[Finding], list[str]]:
+    """Messages that a role sends in every run on one byte order, and in none on the other: a finding where the other sends nothing at all;
+    else perhaps one host is merely slower."""
+    findings, unsure = [], []
+    for own, other in ((LITTLE, BIG), (BIG, LITTLE)):
+        always = set.intersection(*(_data_of(run, role) for run in runs[own]))
+        ever = set.union(*(_data_of(run, role) for run in runs[other]))
+        only = sorted(always - ever)
+        if only and not ever:
+            details = tuple(f"{channel}: {hexadecimal(_cut(runs[own][0], channel))}" for channel in only[:4])
+            findings.append(Finding(f"the {role} sends nothing on a {other[0]}-endian host", details, (own, other), role))
+        else:
+            unsure += [
+                f"{role}, {channel}: only the {own[0]}-endian host sends it: {hexadecimal(_cut(runs[own][0], channel))}" for channel in only
+            ]
+    return findings, unsure
+
+
+def _data_of(run: Run, role: Role) -> set[Channel]:
+    return {channel for channel in run.said.messages if channel.role == role and not channel.is_port}
 
 
 # How it ended

@@ -191,7 +191,12 @@ def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
         if plan.alone:
             del own["server"]
         macs = {mac_bytes(of_role): role for role, of_role in own.items()}
-        return Run(one.endings, said(_within(packets, one.span), own, one.listening, macs=macs, others="server" if plan.alone else None))
+        heard = said(_within(packets, one.span), own, one.listening, macs=macs, others="server" if plan.alone else None)
+        asked = one.endings["client"]
+        if asked.waited and not heard.payload:  # for what should it have waited?
+            problem = f"did not end within {plan.timeout_s:g} s, and had sent nothing; --timeout gives it longer"
+            return Run({**one.endings, "client": replace(asked, stopped=False, waited=False, problem=problem)}, heard)
+        return Run(one.endings, heard)
 
     runs: Mapping[Pair, Sequence[Run]] = {pair: tuple(run(pair, one) for one in seen[pair]) for pair in PAIRS}
     alike: Mapping[Pair, Sequence[Run]] = {pair: [as_little(run, pair, addresses) for run in runs[pair]] for pair in PAIRS}

@@ -107,6 +107,21 @@ def test_failing_on_both_is_no_finding_but_a_failure() -> None:
     assert "on both byte orders" in summary(result)
 
 
+def test_sending_on_one_byte_order_only_is_no_pass() -> None:
+    result = outcome(b"abcd", b"")
+    (found,) = result.judgement.findings
+    assert found.title == "the client sends nothing on a big-endian host"
+    assert found.details == ("UDP datagram 1: 61 62 63 64",)
+
+
+def test_one_message_more_on_one_byte_order_is_said_and_no_finding() -> None:
+    more = {DATAGRAM: b"abcd", Channel("client", "udp", 1, 2): b"more"}
+    runs = alone([_run(b"abcd", WELL)] * 3, [Run({"client": WELL, "server": WELL}, Said(more, ()))] * 3)
+    result = judge(runs)
+    assert result.findings == ()
+    assert "client, UDP datagram 2: only the big-endian host sends it: 6d 6f 72 65" in result.inconclusive
+
+
 # The page
 
 
