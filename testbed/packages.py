@@ -69,6 +69,8 @@ if test -x "$PYTHON"; then
 fi
 exec tar -c -C /tmp/out .
 """
+# What unpacked packages miss, and apt would mend first: /bin and its like are links into /usr from the beginning.
+MERGED_ALREADY = "Package: usr-is-merged\nStatus: install ok installed\nArchitecture: all\nVersion: 99\n\n"
 APT_ADVICE = re.compile(r"^(E: .*|.* : (Depends|Conflicts|Breaks).*|.*but it is not .*)$", re.MULTILINE)
 
 
@@ -114,7 +116,7 @@ def layer(bench: Workbench, extras: Extras, architecture: Architecture, suite: s
 def _debian(bench: Workbench, extras: Extras, architecture: Architecture, suite: str, status: str) -> tuple[bytes, dict[str, str]]:
     python = sys.executable if python_of(status) == f"{sys.version_info.major}.{sys.version_info.minor}" else ""
     argv = ["sh", "-c", _DEBIAN, "sh", " ".join(extras.packages), architecture.name, suite, python, *rootfs.apt_sources(suite)]
-    with bench.tool(f"fetching Debian packages for {architecture.name}", argv, stdin=status.encode()) as tool:
+    with bench.tool(f"fetching Debian packages for {architecture.name}", argv, stdin=(status + MERGED_ALREADY).encode()) as tool:
         whole = tool.output.read()
     texts = dict(_texts(whole))
     if "names" in texts:
