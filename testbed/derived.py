@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = "testbed/derived"
 WANTED, HAS, LEFT_OUT = "testbed.wanted", "testbed.packages", "testbed.left-out"
-MECHANISM = ("packages.py", "pip_fetch.py")
+MECHANISM = ("derived.py", "packages.py", "pip_fetch.py")
 PATIENCE_S = 900.0  # for another process that is making the same image
 ROOT_DISK = "root.sqfs"
 # The guest's disk unpacked, the layer laid over it, and packed again as it was: not compressed, since reading it is what matters.
@@ -41,9 +41,8 @@ tar -x
 unsquashfs -quiet -no-progress -dest root {ROOT_DISK} >&2
 rm {ROOT_DISK}
 tar -x --keep-directory-symlink -C root -f layer.tar
-exec >&2 3>&1
-mksquashfs root new -quiet -no-progress -noI -noD -noF -noX -all-root
-exec cat new >&3
+mksquashfs root new -quiet -no-progress -noI -noD -noF -noX -all-root >&2
+exec cat new
 """
 
 

@@ -181,7 +181,7 @@ def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
                     continue
                 if number or pairs != TOGETHER[0]:
                     lab.reset([host_name(role, order) for pair in todo for role, order in zip(ROLES, pair, strict=True)])
-                progress(f"run {number + 1} of {plan.repeat}", " and ".join(f"{client} to {server}" for client, server in todo))
+                progress(f"run {number + 1} of {plan.repeat}", _words(plan, todo))
                 for pair, one in zip(todo, pool.map(lambda pair: _run(lab, plan, pair, addresses, hosts_files), todo), strict=True):
                     seen[pair].append(one)
     packets = read_pcap(captured.pcap)
@@ -240,6 +240,10 @@ def _run(lab: Lab, plan: Plan, pair: Pair, addresses: Mapping[str, Sequence[Addr
         patience_s = SERVE_ON_S if plan.programs["server"].sources else SERVE_ON_COMMAND_S
         served = _end_of_server(server, serving, patience_s, deadline)
     return _Seen({"client": asked, "server": served}, listening, (begin, time.time()))
+
+
+def _words(plan: Plan, pairs: Sequence[Pair]) -> str:
+    return " and ".join(f"on the {client}-endian host" if plan.alone else f"{client} to {server}" for client, server in pairs)
 
 
 def _run_alone(client: Host, sink: Host, plan: Plan) -> _Seen:
