@@ -27,13 +27,16 @@ table { border-collapse: collapse; }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 31rem), 1fr)); gap: 1rem; margin: .75rem 0; }
 .sides figure { margin: 0; min-width: 0; }
 figcaption { color: var(--quiet); }
-.bytes { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
+.bytes { font: 14px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
 .bytes td { padding: 0 .2em; white-space: pre; } .bytes .offset { color: var(--quiet); padding-right: .8em; text-align: right; }
 .bytes .text { padding-left: .8em; }
 /* A marked byte is bold and boxed: to be seen without colour too. */
 mark { background: var(--mark); color: inherit; font-weight: bold; outline: 1px solid var(--wrong); }
 ul { padding-left: 1.25rem; margin: .25rem 0; }
-@media (max-width: 40rem) { .bytes { font-size: 11px; } .bytes td { padding: 0 .1em; } }
+@media (max-width: 30rem) {
+  .bytes { font-size: 9.5px; } .bytes td { padding: 0 .18em; } .bytes .offset { padding-right: .4em; } .bytes .text { padding-left: .4em; }
+  .pairs { font-size: 12px; } .pairs th, .pairs td { padding-right: .4rem; }
+}
 @media print { body { max-width: none; padding: 0; } .sides { grid-template-columns: 1fr 1fr; } .bytes { font-size: 8px; } }
 """
 

@@ -9,17 +9,16 @@ import pytest
 
 from testbed.capture import read_pcap
 from testbed.endian import plan, run
-from testbed.endian_compare import Place
 from testbed.endian_report import verdict
 from testbed.endian_run import Outcome
 from tests.lab.support import run_testbed
 
 PROGRAMS = Path(__file__).parent / "endian"
-DELTA = ("client", Place(10, 2), b"\x1f\x00"[:2], b"\x00\x1f"[:2])
+PCOM = "messages: [{over: tcp, fields: [{transaction: 2}, {mode: 1}, {reserved: 1}, {length: {width: 2, order: little}}]}]"
 
 
-def of_scapy(version: str, script: str, *, vm: bool = False) -> Outcome:
-    return run(plan(script=str(PROGRAMS / script), pip=[f"scapy=={version}"], repeat=2, vm=vm, timeout_s=60))
+def of_scapy(version: str, script: str, *, vm: bool = False, fields: Path | None = None) -> Outcome:
+    return run(plan(script=str(PROGRAMS / script), pip=[f"scapy=={version}"], repeat=2, vm=vm, timeout_s=60, fields=fields))
 
 
 @pytest.mark.parametrize("vm", [False, True], ids=["emulated", "vm"])
@@ -39,10 +38,13 @@ def test_scapy_2_5_0_sends_a_coap_option_delta_in_host_order(*, vm: bool) -> Non
     assert any("the big-endian side is right" in one for one in found.details)
 
 
-def test_scapy_2_5_0_sends_the_length_of_pcom_in_host_order_and_there_the_little_endian_side_is_right() -> None:
-    (found,) = of_scapy("2.5.0", "send_pcom.py").judgement.findings
+def test_scapy_2_5_0_sends_the_length_of_pcom_in_host_order_and_there_the_little_endian_side_is_right(tmp_path: Path) -> None:
+    (tmp_path / "pcom.yaml").write_text(PCOM)
+    (found,) = of_scapy("2.5.0", "send_pcom.py", fields=tmp_path / "pcom.yaml").judgement.findings
     assert found.difference is not None
     assert (found.difference.little.hex(" "), found.difference.big.hex(" ")) == ("05 00", "00 05")
+    assert found.details[0] == "it is the field `length`"
+    assert "it is described as little-endian: the little-endian side is right, and htole16() is right on both" in found.details
 
 
 @pytest.mark.parametrize("script", ["send_coap.py", "send_pcom.py"])
