@@ -327,12 +327,7 @@ def _addresses(host: Host, plan: Plan) -> Iterator[Address]:
 
 
 def _within(packets: Sequence[Packet], span: tuple[float, float]) -> list[Packet]:
-    """Those of a run, each once: what is for everybody is seen again where the bridge takes it, after the port of its host."""
-    inside = [one for one in packets if span[0] <= one.time_s <= span[1]]
-    ports: dict[bytes, int | None] = {}
-    for one in inside:
-        ports.setdefault(one.source_mac, one.interface)
-    return [one for one in inside if one.interface == ports[one.source_mac]]
+    return [one for one in packets if span[0] <= one.time_s <= span[1]]
 
 
 def keep_packets(outcome: Outcome, directory: Path) -> list[Path]:
