@@ -246,7 +246,7 @@ def add(tar: tarfile.TarFile, whole: bytes, seen: set[str]) -> None:
             if UNUSED.match(path) or UNUSED_ETC.match(path) or (member.isdir() and path.count("/") == 0):
                 continue
             content = found.extractfile(member) if member.isreg() else None
-            member.name = path
+            member.name, member.pax_headers = path, {}  # which would have the old name where that was long
             if member.islnk():
                 member.linkname = member.linkname.removeprefix("./").removeprefix("root").lstrip("/")
             member.uid = member.gid = 0

@@ -17,6 +17,7 @@ from testbed.packages import debian_refusal, merged_status, not_done, pip_refusa
 from testbed.pip_fetch import Refused, is_pure, missing, platforms, refusal
 from testbed.topology import Topology
 
+LONG = "long/" * 18 + "xx"  # with what stands before it, more than a tar's header has room for
 AMD64, S390X = ARCHITECTURES["amd64"], ARCHITECTURES["s390x"]
 STATUS = """Package: python3.11-minimal
 Status: install ok installed
@@ -132,7 +133,7 @@ def test_a_layer_lays_nothing_over_the_links_into_usr_and_leaves_manuals_out() -
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "usr/lib" if kind == tarfile.SYMTYPE else ""
             tar.addfile(member)
-        for name in ("root/usr/bin/x", "root/usr/share/man/man1/x.1", "root/usr/share/doc/x/y", "about/x"):
+        for name in ("root/usr/bin/x", "root/usr/share/man/man1/x.1", "root/usr/share/doc/x/y", "about/x", f"root/usr/{LONG}"):
             member = tarfile.TarInfo(name)
             member.uid = 7
             tar.addfile(member)
@@ -144,7 +145,11 @@ def test_a_layer_lays_nothing_over_the_links_into_usr_and_leaves_manuals_out() -
         packages.add(tar, found.getvalue(), set())
     laid.seek(0)
     with tarfile.open(fileobj=laid) as tar:
-        assert [(one.name, one.linkname, one.uid) for one in tar] == [("usr/bin/x", "", 0), ("usr/bin/y", "usr/bin/x", 0)]
+        assert [(one.name, one.linkname, one.uid) for one in tar] == [
+            ("usr/bin/x", "", 0),
+            (f"usr/{LONG}", "", 0),
+            ("usr/bin/y", "usr/bin/x", 0),
+        ]
 
 
 # pip
