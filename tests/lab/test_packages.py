@@ -12,6 +12,7 @@ from testbed import derived
 from testbed.engine import Engine
 from tests.lab.support import Labs, ids, run_testbed, started
 
+MAKING_S = 300  # three images, and a guest's snapshot, on a machine that has other things to do
 ALL_KINDS = """
 networks: {lan: }
 defaults: {packages: [iperf3], pip: [scapy==2.5.0]}
@@ -26,8 +27,11 @@ def labs(engine: Engine, tmp_path: Path) -> Iterator[Labs]:
     found.remove()
 
 
+@pytest.mark.timeout(2 * MAKING_S)
 def test_hosts_of_every_kind_have_what_their_file_says_and_a_second_lab_has_the_same_images(labs: Labs, engine: Engine) -> None:
-    lab = labs.up(ALL_KINDS)
+    path = labs.file(ALL_KINDS)
+    run_testbed("up", path, timeout_s=MAKING_S).check()
+    lab = labs.lab(path)
     for name in ("native", "emulated", "guest"):
         host = lab.host(name)
         assert host.run(["iperf3", "--version"]).check().text.startswith("iperf 3.")
