@@ -31,7 +31,7 @@ def alone(engine: Engine) -> None:
     assert not others, f"labs are up: {', '.join(others)}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lab(lab: testbed.Lab) -> Lab:
     """The lab of a test's topology, as the modules behind the public API have it."""
     return lab.running
