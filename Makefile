@@ -9,7 +9,7 @@ TESTBED := .venv/bin/testbed
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 # More words for pytest, such as: make test TESTS=tests/unit ARGS='-k subnet -x'
-TESTS ?= tests/unit tests/lab tests/experiments
+TESTS ?= tests/lab tests/experiments tests/unit
 ARGS ?=
 # Test files at a time: more than there are cores, as labs and guests are often waited for.
 WORKERS ?= 4
@@ -40,7 +40,7 @@ topology: setup ## the main job: a lab of both byte orders, every two kinds of h
 
 .PHONY: test
 test: setup ## all tests, with real hosts (TESTS=..., ARGS=... for pytest)
-	@$(PYTEST) $(TESTS) -m "not alone" -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(PYTEST) $(TESTS) -m "not alone" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(PYTEST) $(TESTS) -m alone $(ARGS) || [ $$? -eq 5 ] # none is chosen, where TESTS or ARGS choose others
 
 .PHONY: check
