@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -96,30 +96,35 @@ class Lanes:
 
 
 def in_order(work: Callable[[T], R], tasks: Sequence[T], *, jobs: int, stop: Callable[[], None]) -> Generator[R]:
-    """``work`` of every task, ``jobs`` at a time, in their order; gives the results in that order, each as soon as it can be.
+    """``work`` of every task, ``jobs`` at a time, begun in their order; gives the results in that order, each as soon as it can be.
 
-    When a task fails, or whoever takes the results ends, no other is begun, ``stop`` is called, which is to end those that run, and the
-    first error is raised when they have ended. To be closed (``contextlib.closing``) by who may not take all of them.
+    When a task fails, or whoever takes the results ends, no other is begun, ``stop`` is called, by any thread and maybe several times,
+    which is to end those that run, and when they have ended the first error is raised. To be closed (``contextlib.closing``) by who may
+    not take all results.
     """
     pool = ThreadPoolExecutor(jobs)
+    failed: list[BaseException] = []
+
+    def end() -> None:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stop()
 
     def one(task: T) -> R:
         try:
             return work(task)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException as error:
+            failed.append(error)
+            end()
             raise
 
     futures = [pool.submit(one, task) for task in tasks]
     try:
         for future in futures:
             yield _result(future)
-    except CancelledError:
-        stop()
-        raise next(error for future in futures if (error := _error(future))) from None
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        stop()
+    except BaseException as error:
+        end()
+        if failed and isinstance(error, Exception):
+            raise failed[0] from None  # the others failed since all was stopped
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -132,7 +137,3 @@ def _result(future: Future[R]) -> R:
         except TimeoutError:
             if future.done():
                 return future.result()
-
-
-def _error(future: Future[R]) -> BaseException | None:
-    return None if future.cancelled() else future.exception()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testbed.experiment import Expected, Facts, Value, one_of
 from testbed.experiment_stage import Stage
 
 # Clients whose handshake is to be held up have ports from here on, below those that a kernel gives to clients.
@@ -22,6 +23,8 @@ PINNED = {
     # Else one connection that went well makes its client "proven", and one of the limits vanishes for it.
     "net.ipv4.tcp_no_metrics_save": 1,
 }
+
+NEWER_LIMIT = (6, 14)  # "tcp: allow one more half-open request": > instead of >= in inet_csk_reqsk_queue_is_full
 
 # tcpi_unacked and tcpi_sacked of a listening socket are the length of its accept queue and its limit (tcp_get_info);
 # state 03 of /proc/net/tcp is SYN_RECV.
@@ -49,6 +52,18 @@ class Look:
     overflows: int
     drops: int
     cookies: int
+
+
+def limit_of(backlog: int, somaxconn: int) -> int:
+    """L: the backlog as the kernel takes it (inet_listen, __sys_listen): unsigned, and somaxconn at most."""
+    return min(backlog % 2**32, somaxconn)
+
+
+def half_open_limit(facts: Facts, limit: int) -> Value | Expected:
+    """How many half-open requests a listening socket with limit L has at most (inet_csk_reqsk_queue_is_full)."""
+    if facts.release >= NEWER_LIMIT:
+        return limit + 1
+    return one_of(limit, limit + 1, reason="kernels before 6.14 have L, unless the change was brought to them")
 
 
 def listen(stage: Stage, backlog: int) -> None:

@@ -201,7 +201,7 @@ FULL = Experiment(
     judge=judge_full,
     others=("client",),
     refused={"emulated": NO_KERNEL},
-    parameters={"b": Parameter(3, "the backlog, 2 or more")},
+    parameters={"b": Parameter(3, "the backlog", least=2, most=64)},
     sysctls=PINNED,
 )
 
@@ -348,7 +348,7 @@ LISTING = Experiment(
     judge=judge_listing,
     others=("client",),
     refused={"emulated": NO_KERNEL},
-    parameters={"b": Parameter(5, "the backlog"), "clients": Parameter(2, "how many clients wait")},
+    parameters={"b": Parameter(5, "the backlog", least=1, most=512), "clients": Parameter(2, "how many clients wait", least=1, most=512)},
     sysctls=PINNED,
 )
 

@@ -174,8 +174,9 @@ DATAGRAM = Experiment(
 EXACT_FROM = (6, 18)
 
 
-def sizes(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    return [Cell(f"{size} bytes each", {"size": size}) for size in (10, 100, 1000)]
+def sizes(given: Mapping[str, Scalar]) -> Sequence[Cell]:
+    chosen = [given["size"]] if "size" in given else (10, 100, 1000)
+    return [Cell(f"{size} bytes each", {"size": size}) for size in chosen]
 
 
 def provoke_overflow(stage: Stage, cell: Cell) -> None:
@@ -264,7 +265,11 @@ OVERFLOW = Experiment(
     judge=judge_overflow,
     others=("client",),
     refused={"emulated": NO_KERNEL},
-    parameters={"rcvbuf": Parameter(8192, "what SO_RCVBUF is set to"), "datagrams": Parameter(60, "how many are sent")},
+    parameters={
+        "rcvbuf": Parameter(8192, "what SO_RCVBUF is set to", least=0),
+        "datagrams": Parameter(60, "how many are sent", least=2, most=100_000),
+        "size": Parameter(None, "the bytes of each", usual=100, least=1, most=1472),
+    },
 )
 
 EXPERIMENTS = (STREAM, DATAGRAM, OVERFLOW)

@@ -283,10 +283,13 @@ REUSE = Experiment(
 # D3
 
 POLLED = "the clock is read after the kill, and bind tried again and again, on a machine that may be busy"
+STATES = ("FIN_WAIT2", "TIME_WAIT")
 TIME_WAIT_S = 60  # TCP_TIMEWAIT_LEN of include/net/tcp.h
 
 
-def waits(_: Mapping[str, Scalar]) -> Sequence[Cell]:
+def waits(given: Mapping[str, Scalar]) -> Sequence[Cell]:
+    if "state" in given:
+        return [Cell(str(given["state"]), {"state": given["state"]})]
     cells = [Cell(f"FIN_WAIT2, fin_timeout={s}", {"state": "FIN_WAIT2"}, {FIN_TIMEOUT: s}) for s in (3, 6)]
     cells += [Cell(f"TIME_WAIT, fin_timeout={s}", {"state": "TIME_WAIT"}, {FIN_TIMEOUT: s}) for s in (1, 60)]
     cells += [Cell("TIME_WAIT, tw_reuse=1", {"state": "TIME_WAIT"}, {TW_REUSE: 1})]
@@ -357,6 +360,7 @@ WAIT = Experiment(
     judge=judge_wait,
     others=("client",),
     refused={"emulated": NO_KERNEL},
+    parameters={"state": Parameter(None, f"what the old server leaves: {', '.join(STATES)}", usual=STATES[0], choices=STATES)},
     sysctls=PINNED,
 )
 
@@ -439,7 +443,7 @@ CLOSED = Experiment(
     judge=judge_closing,
     others=("client",),
     refused={"emulated": NO_KERNEL},
-    parameters={"exchanges": Parameter(5, "how many exchanges: a short connection each, or all over the long one")},
+    parameters={"exchanges": Parameter(5, "how many exchanges: a short connection each, or all over the long one", least=1, most=1000)},
     sysctls=PINNED,
 )
 

@@ -23,8 +23,8 @@ PLAIN = ["ethtool", "-K", "eth0", "gso", "off", "tso", "off", "gro", "off"]
 DATA = "data = b''.join(index.to_bytes(4, 'big') for index in range({words}))"
 
 
-def losses(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    return [Cell(f"every {k}th packet lost", {"k": k}) for k in (3, 5, 10)]
+def losses(given: Mapping[str, Scalar]) -> Sequence[Cell]:
+    return [Cell(f"one of {k} packets lost", {"k": k}) for k in ([given["k"]] if "k" in given else (3, 5, 10))]
 
 
 def provoke_stream(stage: Stage, cell: Cell) -> None:
@@ -81,7 +81,10 @@ STREAM = Experiment(
     judge=judge_stream,
     others=("client",),
     refused={"emulated": NO_KERNEL},
-    parameters={"bytes": Parameter(200_000, "how many bytes are sent, a multiple of 4")},
+    parameters={
+        "bytes": Parameter(200_000, "how many bytes are sent, a multiple of 4", least=4, most=100_000_000),
+        "k": Parameter(None, "every kth packet is lost", usual=5, least=2),
+    },
 )
 
 # B2
@@ -205,8 +208,8 @@ DATAGRAM = Experiment(
     others=("client",),
     refused={"emulated": NO_KERNEL},
     parameters={
-        "datagrams": Parameter(20, f"how many datagrams are sent, at most {MOST}"),
-        "k": Parameter(5, "every kth is dropped"),
+        "datagrams": Parameter(20, "how many datagrams are sent", least=1, most=MOST),
+        "k": Parameter(5, "every kth is dropped", least=2),
     },
     sysctls={"net.ipv4.icmp_ratelimit": 0},
 )
