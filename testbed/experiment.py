@@ -229,6 +229,12 @@ class Judgement:
         return {"verdict": asdict(self.verdict), "predicted": self.predicted, "passed": self.passed, "comparisons": rows}
 
 
+def cell_of(runs: Sequence[CellRun], name: str) -> Seen:
+    """What was seen of the cell of that name."""
+    (run,) = [run for run in runs if run.cell == name]
+    return run.seen
+
+
 def everywhere(_: Mapping[str, Scalar]) -> Sequence[Cell]:
     """The cells of an experiment that has one."""
     return (Cell(),)

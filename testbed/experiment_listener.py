@@ -24,6 +24,7 @@ PINNED = {
     "net.ipv4.tcp_no_metrics_save": 1,
 }
 
+NO_KERNEL = "the queues are the kernel's, and an emulated host has the machine's: a native host shows the same"
 NEWER_LIMIT = (6, 14)  # "tcp: allow one more half-open request": > instead of >= in inet_csk_reqsk_queue_is_full
 
 # tcpi_unacked and tcpi_sacked of a listening socket are the length of its accept queue and its limit (tcp_get_info);
@@ -87,6 +88,16 @@ def connect(stage: Stage, *, held: bool = False) -> None:
 def look(stage: Stage) -> Look:
     """How it is now."""
     return Look(*stage.on("server").look("look()"))
+
+
+def waiting(stage: Stage) -> int:
+    """The length of the accept queue."""
+    return look(stage).waiting
+
+
+def half_open(stage: Stage) -> int:
+    """How many requests are half open."""
+    return look(stage).half_open
 
 
 def hold_syn_acks(stage: Stage) -> None:

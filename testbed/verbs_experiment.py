@@ -122,8 +122,10 @@ def run(
     runs.run([(one, on) for on in ons for one in experiments if not why_not(one, on)], jobs)
     left_out = [{"experiment": one.name, "on": str(on), "reason": reason} for one, on, reason in refused]
     if as_json:
-        print_json({"runs": runs.results, "not_run": left_out})
-    elif kinds:  # without --on nobody asked for that kind
+        print_json({"runs": runs.results, "repeats": runs.repeats, "not_run": left_out})
+    if not as_json and runs.repeats:
+        _print_repeats(runs.repeats)
+    if not as_json and kinds:  # without --on nobody asked for that kind
         for row in left_out:
             click.echo(f"{row['experiment']} was not run on {row['on']}: {row['reason']}")
     if runs.failed:
@@ -185,6 +187,7 @@ class _Runs:
     as_json: bool
     results: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    repeats: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self, pairs: Sequence[tuple[Experiment, On]], jobs: int) -> None:
         """Run them, so many at a time, and say what came of each in their order."""
@@ -221,11 +224,21 @@ class _Runs:
             _print(one, record, judgement)
         if task.number < self.repeat or self.repeat == 1:
             return
-        same = same_numbers(judgements)
+        same, passed = same_numbers(judgements), sum(one.passed for one in judgements)
+        self.repeats.append(
+            {"id": one.id, "experiment": one.name, "on": str(on), "runs": self.repeat, "as_predicted": passed, "same": same}
+        )
         if not self.as_json:
-            click.echo(f"  the same numbers in {same} of {self.repeat} runs")
+            click.echo(f"  as predicted in {passed} of {self.repeat} runs, the same verdict and numbers in {same}")
         if same < self.repeat:
             self.failed.append(f"{one.name} on {on}: not the same numbers each time")
+
+
+def _print_repeats(repeats: Sequence[Mapping[str, Any]]) -> None:
+    click.echo("\n| claim | on | as predicted | same verdict and numbers |\n|---|---|---|---|")
+    for row in repeats:
+        words = [f"{row[name]} of {row['runs']}" for name in ("as_predicted", "same")]
+        click.echo(f"| {row['id']} {row['experiment']} | {row['on']} | {' | '.join(words)} |")
 
 
 def _print(one: Experiment, record: Any, judgement: Judgement) -> None:

@@ -19,10 +19,9 @@ from testbed.experiment import (
     Value,
     Verdict,
 )
-from testbed.experiment_listener import PINNED, connect, half_open_limit, hold_syn_acks, limit_of, listen, look
+from testbed.experiment_listener import NO_KERNEL, PINNED, connect, half_open_limit, hold_syn_acks, limit_of, listen, look
 from testbed.experiment_stage import Stage
 
-NO_KERNEL = "the queues are the kernel's, and an emulated host has the machine's: a native host shows the same"
 MORE = 2  # attempts beyond what should fit
 WATCHED = (
     *("TcpExt.ListenOverflows", "TcpExt.ListenDrops", "TcpExt.TCPReqQFullDrop", "TcpExt.TCPReqQFullDoCookies"),

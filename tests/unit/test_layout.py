@@ -79,6 +79,7 @@ ORDER = (
     "experiment_stage",
     "experiment",
     "experiment_listener",
+    "experiment_restart",
     "experiments",
     "experiment_run",
     "experiment_lanes",

@@ -118,7 +118,8 @@ def test_runs_that_differ_are_a_failure(ran: list[Any], monkeypatch: pytest.Monk
     records = iter([good, good, wrong])
     monkeypatch.setattr(running, "run", lambda *_, **__: next(records))
     result = run("run", "htonl", "--on", "native", "--repeat", "3", "--jobs", "1")
-    assert "the same numbers in 2 of 3 runs" in result.output
+    assert "as predicted in 2 of 3 runs, the same verdict and numbers in 2" in result.output
+    assert "| A6 htonl | native | 2 of 3 | 2 of 3 |" in result.output
     assert "not the same numbers each time" in error_of(result).hint
 
 
