@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from testbed import cli, experiment_lanes
 from testbed import experiment_run as running
 from testbed.errors import CheckFailed, InputError, TestbedError, UnknownName
 from testbed.experiment import Experiment, Record
+from tests.no_labs import NoLabs
 
 RECORDS = Path(__file__).parent / "records"
 
@@ -28,17 +28,6 @@ def run(*arguments: str) -> Result:
 def error_of(result: Result) -> TestbedError:
     assert isinstance(result.exception, TestbedError), result.output
     return result.exception
-
-
-class NoLabs(experiment_lanes.Lanes):
-    """As many labs as are wanted, with nothing in them."""
-
-    def __enter__(self) -> NoLabs:
-        return self
-
-    @contextmanager
-    def lab(self, *_: Any) -> Iterator[Any]:
-        yield None
 
 
 @pytest.fixture

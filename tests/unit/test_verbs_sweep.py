@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from testbed import cli, experiment_lanes, sweep_run
+from testbed import cli, sweep_run
 from testbed import experiment_run as running
 from testbed.errors import CheckFailed, InputError, TestbedError, UnknownName
 from testbed.experiment import CellRun, Experiment, Facts, Record
+from tests.no_labs import NoLabs
 
 SIMPLE = ["accept-queue", "--over", "backlog=0..3"]
 
@@ -60,14 +60,6 @@ class Pretence:
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pretence:
-    class NoLabs(experiment_lanes.Lanes):
-        def __enter__(self) -> NoLabs:
-            return self
-
-        @contextmanager
-        def lab(self, *_: Any) -> Iterator[Any]:
-            yield None
-
     pretence = Pretence()
     monkeypatch.setattr(sweep_run, "Lanes", NoLabs)
     monkeypatch.setattr(sweep_run, "try_sysctls", lambda *_: None)
