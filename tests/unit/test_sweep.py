@@ -181,10 +181,11 @@ def test_the_sweeps_of_the_docs_can_be_planned() -> None:
     commands = re.findall(r"^    testbed sweep (\S+) (.*?)(?:  .*)?$", DOCS.read_text(), re.MULTILINE)
     assert len(commands) >= 5
     for name, rest in commands:
-        options = dict(zip(words := shlex.split(rest), words[1:], strict=False))
-        over = [value for option, value in zip(words, words[1:], strict=False) if option == "--over"]
+        words = shlex.split(rest)
+        options = list(zip(words[::2], words[1::2], strict=True))
+        over, on = [value for option, value in options if option == "--over"], dict(options).get("--on", "native")
         (experiment,) = finding.chosen([name])
-        assert plan(experiment, On.named(options.get("--on", "native")), over, {}).points
+        assert plan(experiment, On.named(on), over, {}).points
 
 
 def test_cells_that_choose_a_sysctl_of_the_grid_are_left_out() -> None:
