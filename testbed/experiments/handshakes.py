@@ -200,6 +200,7 @@ FULL = Experiment(
     observe=observe_full,
     judge=judge_full,
     others=("client",),
+    watched="ACKs held up until the queue is full",
     refused={"emulated": NO_KERNEL},
     parameters={"b": Parameter(3, "the backlog, 2 or more")},
     sysctls=PINNED,

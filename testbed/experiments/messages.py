@@ -96,6 +96,7 @@ STREAM = Experiment(
     observe=observe_stream,
     judge=judge_stream,
     others=("client",),
+    watched="2 sends, TCP_NODELAY=0",
     kinds=KINDS,
 )
 

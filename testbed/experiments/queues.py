@@ -240,6 +240,7 @@ BACKLOG = Experiment(
     took_effect=something_waits,
     judge=judge_backlog,
     others=("client",),
+    watched="b=1 S=128, cookies: both",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
 )
@@ -313,6 +314,7 @@ SYN_BACKLOG = Experiment(
     took_effect=somebody_was_refused,
     judge=judge_syn_backlog,
     others=("client",),
+    watched="syncookies=0 M=1 b=128",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
 )

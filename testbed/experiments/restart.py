@@ -180,6 +180,7 @@ RESTART = Experiment(
     took_effect=old_is_gone,
     judge=judge_restart,
     others=("client",),
+    watched="then the client closes, without reuse",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
 )
@@ -276,6 +277,7 @@ REUSE = Experiment(
     took_effect=something_was_in_the_way,
     judge=judge_reuse,
     others=("client",),
+    watched="old 0, new 1",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
 )
@@ -356,6 +358,7 @@ WAIT = Experiment(
     took_effect=old_is_gone,
     judge=judge_wait,
     others=("client",),
+    watched="TIME_WAIT, fin_timeout=1",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
 )

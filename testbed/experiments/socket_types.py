@@ -203,6 +203,7 @@ DATAGRAM = Experiment(
     took_effect=datagrams_were_disturbed,
     judge=judge_datagrams,
     others=("client",),
+    watched="closed port",
     refused={"emulated": NO_KERNEL},
     parameters={
         "datagrams": Parameter(20, f"how many datagrams are sent, at most {MOST}"),
@@ -382,6 +383,7 @@ ORDER = Experiment(
     observe=observe_order,
     judge=judge_order,
     others=("client",),
+    watched="socket, bind, no listen, then a client",
     refused={"emulated": NO_KERNEL},
     sysctls={"net.core.somaxconn": 128},
 )
