@@ -19,6 +19,7 @@ from testbed.architecture import ByteOrder
 from testbed.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from testbed.drawing import Drawing
     from testbed.experiment_stage import Stage
 
 Outcome = Literal["HOLDS", "REFUTED", "INCONCLUSIVE"]
@@ -259,6 +260,8 @@ class Experiment:
     sysctls: Mapping[str, int | str] = field(default_factory=dict)
     reset_each_cell: bool = False
     watched: str = ""
+    picture: Callable[[Sequence[Record]], Drawing] | None = None
+    """What its records show, of one or several kernels, as one picture; where numbers beside each other say it, there is none."""
 
     def __post_init__(self) -> None:
         silent = set(KINDS) - set(self.kinds) - set(self.refused)

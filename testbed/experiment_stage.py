@@ -102,6 +102,7 @@ class Player:
         self._ask(None)
 
     def _ask(self, code: str | None, *, note: bool = True) -> dict[str, Any]:
+        began = time.monotonic()
         self.process.stdin.write(json.dumps(code).encode() + b"\n")
         line = self.process.stdout.readline(timeout_s=PATIENCE_S)
         if not line.endswith(b"\n"):
@@ -110,7 +111,7 @@ class Player:
             )
         answer: dict[str, Any] = json.loads(line)
         if code is not None and note:
-            self._note({"on": self.role, "step": code.strip(), **answer})
+            self._note({"on": self.role, "step": code.strip(), **answer, "took_s": round(time.monotonic() - began, 4)})
         if "broke" in answer:
             raise StepFailed(f"on the {self.role}, `{(code or 'close all').strip()}` broke: {answer['broke']}")
         return answer

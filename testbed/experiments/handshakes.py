@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_queues
 from testbed.experiment import Cell, CellRun, Claim, Experiment, Facts, Parameter, Prediction, Scalar, Seen, Value, Verdict
 from testbed.experiment_listener import PINNED, connect, hold_acks, listen, look
 from testbed.experiment_stage import Stage
@@ -200,6 +201,7 @@ FULL = Experiment(
     observe=observe_full,
     judge=judge_full,
     others=("client",),
+    picture=pictures_of_queues.views,
     watched="ACKs held up until the queue is full",
     refused={"emulated": NO_KERNEL},
     parameters={"b": Parameter(3, "the backlog, 2 or more")},
@@ -289,6 +291,7 @@ ACCEPT = Experiment(
     observe=observe_accept,
     judge=judge_accept,
     others=("client",),
+    picture=pictures_of_queues.accept_order,
     refused={"emulated": NO_KERNEL},
     parameters={"hold": Parameter(True, "whether the first client's ACK is held up")},
     sysctls=PINNED,

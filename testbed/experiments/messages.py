@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_bytes
 from testbed.experiment import (
     KINDS,
     Cell,
@@ -264,6 +265,7 @@ OVERFLOW = Experiment(
     took_effect=buffer_was_full,
     judge=judge_overflow,
     others=("client",),
+    picture=pictures_of_bytes.held_datagrams,
     refused={"emulated": NO_KERNEL},
     parameters={"rcvbuf": Parameter(8192, "what SO_RCVBUF is set to"), "datagrams": Parameter(60, "how many are sent")},
 )

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_endings
 from testbed.experiment import (
     Cell,
     CellRun,
@@ -180,6 +181,7 @@ RESTART = Experiment(
     took_effect=old_is_gone,
     judge=judge_restart,
     others=("client",),
+    picture=pictures_of_endings.restarts,
     watched="then the client closes, without reuse",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
@@ -277,6 +279,7 @@ REUSE = Experiment(
     took_effect=something_was_in_the_way,
     judge=judge_reuse,
     others=("client",),
+    picture=pictures_of_endings.reuses,
     watched="old 0, new 1",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
@@ -358,6 +361,7 @@ WAIT = Experiment(
     took_effect=old_is_gone,
     judge=judge_wait,
     others=("client",),
+    picture=pictures_of_endings.waits,
     watched="TIME_WAIT, fin_timeout=1",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
