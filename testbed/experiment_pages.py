@@ -24,7 +24,7 @@ def pages(saved: Sequence[Saved], experiments: Mapping[str, Experiment]) -> Iter
         yield from files
         seen = "; ".join(f"{result.judgement.verdict.outcome} on {column.short}" for column, result in mine.items()) or "not run"
         rows.append(f"| [{one.id} {one.name}]({one.name}.md) | {one.claim.text} | {seen} |")
-    lead = "# Claims\n\nMade of the experiments themselves, and of records of them. How they are run: `testbed experiment`.\n\n"
+    lead = "# Claims\n\nMade of the experiments themselves and of records of them; `testbed experiment run NAME` runs one.\n\n"
     yield INDEX, lead + "| | the claim | seen |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 

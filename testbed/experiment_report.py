@@ -7,15 +7,18 @@ What was not run is said to be not run, and what cannot be shown on a kind of ho
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from shlex import quote
 from typing import Any
 
 from testbed.drawing import Drawing
 from testbed.experiment import CellRun, Comparison, Experiment, Judgement, Record, judge
 from testbed.experiment_page import same_numbers
 from testbed.ladder import ladder
+from testbed.picture import usable
 from testbed.report_style import STYLE
 from testbed.traffic import Traffic
 
@@ -147,8 +150,8 @@ def summary(results: Results, experiments: Mapping[str, Experiment]) -> str:
     missing = len(experiments) - tried
     words = [f"{tried} of {len(experiments)} claims were tried, in {len(outcomes)} runs: {counts or 'nothing was run'}."]
     if outcomes:
-        words.append("Every number is as predicted." if not unlike else f"{unlike} runs are NOT as predicted.")
-    words += [f"{missing} claims were not run at all."] if missing else []
+        words.append("Every number is as predicted." if not unlike else f"Runs that are NOT as predicted: {unlike}.")
+    words += [f"Claims that were not run at all: {missing}."] if missing else []
     return " ".join(words)
 
 
@@ -221,20 +224,35 @@ def _claim(experiment: Experiment, results: Results, columns: Sequence[Column], 
     parts += [
         f"<h3>The prediction, and where it is from</h3><p>{escape(one.prediction.rule)}.</p><ul>{sources}</ul>",
         "<h3>Run it again</h3>",
-        f"<pre>{escape(chr(10).join(commands(one, list(mine)) or [f'testbed experiment run {one.name}']))}</pre>",
+        f"<pre>{escape(chr(10).join(commands(one, mine) or [f'testbed experiment run {one.name}']))}</pre>",
         *(_record(column, result) for column, result in mine.items()),
         "</section>",
     ]
     return "\n".join(parts)
 
 
-def commands(experiment: Experiment, columns: Sequence[Column]) -> list[str]:
-    """How each of these was run."""
+def commands(experiment: Experiment, mine: Mapping[Column, Result]) -> list[str]:
+    """How each of these is run again: on that kind of host, with that kernel, and with what was set."""
     found = []
-    for column in columns:
+    for column, result in mine.items():
         kind = f"vm-{column.arch}" if column.kind == "vm" else column.kind
-        found.append(f"testbed experiment run {experiment.name} --on {kind}")
+        suite = suite_of(result.saved.record) if column.kind == "vm" else ""
+        setting = "".join(
+            f" --set {quote(f'{name}={_as_given(value)}')}" for name, value in changed(experiment, result.saved.record).items()
+        )
+        found.append(f"testbed experiment run {experiment.name} --on {kind}" + (f" --kernel {suite}" if suite else "") + setting)
     return list(dict.fromkeys(found))
+
+
+def _as_given(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def suite_of(record: Record) -> str:
+    """The suite that a guest's kernel is from, of which its image has the name."""
+    images = [str(host.get("image", "")) for host in record.hosts if host.get("subject")]
+    found = [match[1] for image in images if (match := re.search(r"/vm-[^-/]+-([a-z-]+):", image))]
+    return found[0] if found else ""
 
 
 def _verdicts(experiment: Experiment, mine: Mapping[Column, Result], columns: Sequence[Column]) -> str:
@@ -272,6 +290,9 @@ def picture_of(experiment: Experiment, records: Sequence[Record]) -> tuple[Drawi
     """The experiment's picture of these records, or why there is none."""
     if experiment.picture is None:
         return None, "it has no picture"
+    records = [record for record in records if usable(record)]
+    if not records:
+        return None, "There is no picture: nothing was observed."
     try:
         drawing = experiment.picture(records)
     except Exception as error:  # noqa: BLE001 # anybody's drawing, of anybody's record: it is not what the report is about

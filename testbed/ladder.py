@@ -70,16 +70,15 @@ def description_of(traffic: Traffic, roles: Sequence[str]) -> str:
     return " ".join(words)
 
 
-def label(event: Event, *, port: bool = False) -> str:
-    """What stands at a packet's arrow; with ``port`` the one of the connection that tells it from the others."""
-    lead = f"{max(event.source_port, event.destination_port)}: " if port and event.source_port else ""
+def label(event: Event) -> str:
+    """What stands at a packet's arrow."""
     if event.protocol == "TCP":
         words = [event.flags, f"seq={event.sequence}"]
         words += [f"ack={event.acknowledged}"] if event.acknowledged is not None else []
         words += [f"len={event.size}"] if event.size else []
-        return lead + " ".join(words)
+        return " ".join(words)
     if event.protocol == "UDP":
-        return f"{lead}UDP, {event.size} bytes"
+        return f"UDP, {event.size} bytes"
     return f"{event.protocol} {event.what}"
 
 
@@ -100,8 +99,8 @@ def states(sockets: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def time_text(at_s: float) -> str:
     """A moment, or a span, as short as it is still true."""
-    if at_s < 1:
-        return f"{at_s * 1000:.1f} ms"
+    if at_s < 0.9995:
+        return f"{at_s * 1000:.1f} ms" if at_s < 0.09995 else f"{at_s * 1000:.0f} ms"
     return f"{at_s:.2f} s"
 
 
@@ -244,7 +243,7 @@ class _Ladder:
     def packet(self, row: Event) -> None:
         top, stroke = self.y, SECOND if row.lost else INK
         port = self.port_of(row)
-        text = (f"{port}  " if port else "") + label(row)
+        text = (f"{port}: " if port else "") + label(row)
         a, b = self.x[row.sender], self.x[row.receiver]
         lines = wrapped(text, abs(b - a) - 24, SMALL, most=2)
         if row.lost:
