@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 from testbed.api import Lab
 from testbed.architecture import ARCHITECTURES, of_machine
-from testbed.change import Progress, silent
 from testbed.errors import InputError, TestbedError, did_you_mean
 from testbed.experiment import Cell, CellRun, Experiment, Facts, KindOfHost, Record, Scalar
 from testbed.experiment_stage import PATIENCE_S, Stage
@@ -84,27 +82,6 @@ def topology(name: str, experiments: Iterable[Experiment], on: On) -> Topology:
     hosts = {role: HostSpec(networks=[NETWORK]) for role in sorted(others - subjects)}
     hosts |= {role: on.host() for role in sorted(subjects)}
     return Topology(name=name, networks={NETWORK: Network()}, hosts=hosts)
-
-
-@contextmanager
-def labs(experiments: Sequence[Experiment], on: On, *, progress: Progress = silent) -> Iterator[Callable[[Experiment], Lab]]:
-    """The labs that these experiments need, each brought up when it is first asked for, and all removed at the end."""
-    there: dict[tuple[str, ...], Lab] = {}
-    try:
-
-        def lab_for(experiment: Experiment) -> Lab:
-            alike = [one for one in experiments if one.subjects == experiment.subjects]
-            if experiment.subjects not in there:
-                name = f"experiment-{os.getpid()}-{'-'.join(experiment.subjects)}"
-                lab = Lab.from_topology(topology(name, alike, on), progress=progress)
-                lab.up()
-                there[experiment.subjects] = lab
-            return there[experiment.subjects]
-
-        yield lab_for
-    finally:
-        for lab in there.values():
-            lab.down()
 
 
 def run(
