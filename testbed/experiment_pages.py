@@ -8,7 +8,8 @@ from pathlib import Path
 from testbed.errors import InputError
 from testbed.experiment import Experiment
 from testbed.experiment_page import page
-from testbed.experiment_report import Result, Saved, ladder_of, picture_of, results_of
+from testbed.experiment_report import ladder_of, picture_of
+from testbed.experiment_results import Result, Saved, results_of
 
 INDEX = "README.md"
 

@@ -93,12 +93,13 @@ def run(
     sysctls: Mapping[str, str] | None = None,
     patience_s: float = PATIENCE_S,
     saw: Callable[[int, int], None] = lambda *_: None,
+    watch: bool = True,
 ) -> Record:
     """Run an experiment in a lab that has its hosts; gives what was observed, not yet judged.
 
     ``sysctls`` are the user's: on the subjects, after those of the experiment and of the cell, so they win. ``patience_s`` seconds
     are waited for what does not come. What goes wrong in a cell is that cell's problem, and the others are still tried.
-    ``saw(done, of)`` is called after each cell.
+    ``saw(done, of)`` is called after each cell. Without ``watch`` the record has no packets.
     Raises :class:`InputError` when this kind of host cannot show it, or has not such a sysctl.
     """
     if reason := why_not(experiment, on):
@@ -125,8 +126,8 @@ def run(
         wanted, pinned = _sysctls(experiment, cell, sysctls or {}), {**experiment.sysctls, **(sysctls or {})}
         changed = [name for name, value in wanted.items() if value != {**pinned, **there}[name]]
         port = FIRST_PORT + number % (LAST_PORT - FIRST_PORT)
-        watch = lab if number == watched and len(experiment.hosts) > 1 else None
-        seen.append(_run_cell(experiment, stage, cell, port, sysctls or {}, changed, watch))
+        here = lab if watch and number == watched and len(experiment.hosts) > 1 else None
+        seen.append(_run_cell(experiment, stage, cell, port, sysctls or {}, changed, here))
         there = wanted
         saw(number + 1, len(cells))
     _close(stage)

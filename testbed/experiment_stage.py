@@ -186,7 +186,7 @@ class Stage:
         self._look()
         rules = [(hook, rule) for hook, rule in (("prerouting", incoming), ("postrouting", outgoing)) if rule]
         chains = [f"chain {hook} {{ type filter hook {hook} priority -150; {rule} counter drop; }}" for hook, rule in rules]
-        noting = [part for hook, rule in rules for part in _noting(hook, rule)] if self.looks else []
+        noting = [part for hook, rule in rules for part in noting(hook, rule)] if self.looks else []
         lines = [f"table ip {TABLE} {{}}", f"delete table ip {TABLE}", f"table ip {TABLE} {{", *noting, *chains, "}", ""]
         text = "\n".join(lines)
         self.hosts[role].run(["nft", "-f", "-"], stdin=text.encode()).check(where=f"the {role}")
@@ -226,7 +226,7 @@ class Stage:
             self.looks()
 
 
-def _noting(hook: str, rule: str) -> list[str]:
+def noting(hook: str, rule: str) -> list[str]:
     """A set, and a chain before that of the rule, which notes what the rule drops and lets it pass. A rule that counts packets (numgen)
     counts in both the same."""
     protocol = next((one for one in WORDS if rule.startswith(f"{one} ")), None)

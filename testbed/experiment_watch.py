@@ -29,7 +29,7 @@ class Watch:
         self._stage = stage
         self._looks: list[Look] = []
         self._counted: dict[tuple[str, str], dict[Key, int]] = {}  # at the last look, by role and hook
-        self._dropped: list[Drop] = []
+        self.dropped: list[Drop] = []
         self._notes: dict[str, None] = {}
         self._capture: Capture | None = None
         self._begin_s = 0.0
@@ -54,13 +54,18 @@ class Watch:
         if not self._looks or self._looks[-1].sockets != sockets:
             self._looks.append(Look(at_s, len(self._stage.steps), sockets))
 
+    @property
+    def notes(self) -> list[str]:
+        """What is not known."""
+        return list(self._notes)
+
     def traffic(self, ahead_s: float) -> Traffic:
         """All of it, after the capture's end. ``ahead_s``: the switch's clock before this machine's."""
         assert self._capture is not None
         roles = {address: role for role, address in self._stage.addresses.items()}
-        events = events_of(self._capture.packets(), roles, self._dropped, begin_s=self._begin_s + ahead_s)
+        events = events_of(self._capture.packets(), roles, self.dropped, begin_s=self._begin_s + ahead_s)
         for role in self._stage.hosts:
-            if missing := undecided(events, self._dropped, role):
+            if missing := undecided(events, self.dropped, role):
                 self._notes[f"of {missing} packets that the firewall of the {role} dropped is not known which they are"] = None
         return Traffic(events[:MOST_EVENTS], self._looks, max(0, len(events) - MOST_EVENTS), tuple(self._notes))
 
@@ -80,7 +85,7 @@ class Watch:
                 # A firewall that was put in the place of another counts from 0.
                 more = number - before.get(key, 0) if number >= before.get(key, 0) else number
                 if more:
-                    self._dropped.append(Drop(at_s, role, DIRECTIONS[hook], protocol, key, more))
+                    self.dropped.append(Drop(at_s, role, DIRECTIONS[hook], protocol, key, more))
 
 
 @contextmanager

@@ -58,8 +58,8 @@ def waits(records: Sequence[Record]) -> Drawing:
     runs = [run for record in records for run in usable(record)]
     names = "; ".join(name for name, _ in panels(records, lambda run: run.cell))
     y = headed(drawing, 0, "How long the port of a server that has ended is taken", names)
-    fin = _points(runs, "FIN_WAIT2, fin_timeout=", "bind succeeds after s")
-    late = _points(runs, "TIME_WAIT, fin_timeout=", "lasts s")
+    fin = _points(runs, "FIN_WAIT2", "bind succeeds after s")
+    late = _points(runs, "TIME_WAIT", "lasts s")
     x_most = max([x for x, _ in [*fin, *late]], default=1)
     y_most = max([y for _, y in [*fin, *late]], default=1) * 1.1
     series = [
@@ -79,5 +79,6 @@ def waits(records: Sequence[Record]) -> Drawing:
     return drawing
 
 
-def _points(runs: Sequence[CellRun], cell: str, quantity: str) -> list[tuple[float, float]]:
-    return sorted((float(run.sysctl(FIN_TIMEOUT)), float(run.seen[quantity])) for run in runs if run.cell.startswith(cell))
+def _points(runs: Sequence[CellRun], state: str, quantity: str) -> list[tuple[float, float]]:
+    chosen = [run for run in runs if run.values["state"] == state and run.seen.get(quantity)]
+    return sorted((float(run.sysctl(FIN_TIMEOUT)), float(run.seen[quantity])) for run in chosen)

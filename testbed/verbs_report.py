@@ -13,7 +13,7 @@ from testbed.errors import InputError
 if TYPE_CHECKING:
     from testbed.drawing import Drawing
     from testbed.experiment import Experiment
-    from testbed.experiment_report import Saved
+    from testbed.experiment_results import Saved
 
 RECORDS = Path("testbed-records")
 POINTS = "points"  # of a sweep's folder: its records
@@ -43,6 +43,7 @@ def report(records: tuple[Path, ...], out: Path, source: str | None, pictures: P
     from testbed import experiment_find as finding
     from testbed import experiment_report as making
     from testbed.experiment_pages import write_pages
+    from testbed.experiment_results import results_of, summary
     from testbed.png import as_png
 
     if png and pictures is None:
@@ -61,7 +62,7 @@ def report(records: tuple[Path, ...], out: Path, source: str | None, pictures: P
     made = f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by testbed {version('testbed')}, of {len(given) + len(sweeps)} records."
     text = making.report(given, known, made=made, notes=notes, sweeps=sweeps)
     write(out, text.encode())
-    click.echo(f"{out}: {making.summary(making.results_of(given, known), known)}")
+    click.echo(f"{out}: {summary(results_of(given, known), known)}")
     if pictures is not None:
         drawings = drawn(given, sweeps, known)
         for name, drawing in drawings.items():
@@ -76,7 +77,7 @@ def report(records: tuple[Path, ...], out: Path, source: str | None, pictures: P
 
 def collect(paths: Sequence[Path]) -> tuple[list[Saved], list[Saved]]:
     """The records of files and folders, and those of sweeps. Raises :class:`InputError` for what is not there or no record."""
-    from testbed.experiment_report import Saved
+    from testbed.experiment_results import Saved
     from testbed.experiment_run import load
 
     given: list[Saved] = []
@@ -95,7 +96,8 @@ def collect(paths: Sequence[Path]) -> tuple[list[Saved], list[Saved]]:
 
 def drawn(given: Sequence[Saved], sweeps: Sequence[Saved], known: Mapping[str, Experiment]) -> dict[str, Drawing]:
     """Every picture and ladder diagram, by the name of its file."""
-    from testbed.experiment_report import joined, ladder_of, picture_of, results_of
+    from testbed.experiment_report import ladder_of, picture_of
+    from testbed.experiment_results import joined, results_of
 
     found: dict[str, Drawing] = {}
     results = results_of(given, known)

@@ -12,7 +12,8 @@ from testbed import experiment_find as finding
 from testbed import experiment_run as running
 from testbed.drawing import overlapping
 from testbed.experiment import CellRun, Experiment, Record
-from testbed.experiment_report import Saved, ladder_of, report, watched
+from testbed.experiment_report import ladder_of, report, watched
+from testbed.experiment_results import Saved
 from testbed.ladder import states
 from testbed.traffic import Traffic
 

@@ -18,7 +18,8 @@ from testbed.drawing import overlapping
 from testbed.errors import InputError
 from testbed.experiment import Record
 from testbed.experiment_pages import pages
-from testbed.experiment_report import Saved, joined, ladder_of, picture_of, report, results_of, shown_value, summary
+from testbed.experiment_report import ladder_of, picture_of, report, shown_value
+from testbed.experiment_results import Saved, joined, results_of, summary
 from testbed.verbs_report import collect
 
 RECORDS = Path(__file__).parent / "records"

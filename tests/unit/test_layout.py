@@ -100,6 +100,7 @@ ORDER = (
     "experiment_find",
     "experiment_page",
     "report_style",
+    "experiment_results",
     "experiment_report",
     "experiment_pages",
     "png",
