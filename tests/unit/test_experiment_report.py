@@ -86,7 +86,7 @@ def test_every_claim_of_every_record_is_in_the_matrix() -> None:
     for one in ALL.values():
         assert f'<a href="#{one.name}">' in html
         assert section(html, one.name), one.name
-    assert summary(results_of(GIVEN, ALL), ALL).startswith("25 of 25 claims were tried, in 52 runs: 31 HOLDS, 21 REFUTED. Every number")
+    assert summary(results_of(GIVEN, ALL), ALL).startswith(f"25 of 25 claims were tried, in {len(GIVEN)} runs: ")
 
 
 def test_the_page_needs_nothing_else() -> None:
