@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import testbed
 from testbed.engine import Engine
-from testbed.lab import read_parts
+from testbed.lab import Lab, read_parts
 from tests.lab.support import Labs
 
 
@@ -28,6 +29,12 @@ def alone(engine: Engine) -> None:
     if others and os.environ.get("CI") != "true":
         pytest.skip(f"this would remove labs that are up: {', '.join(others)}")
     assert not others, f"labs are up: {', '.join(others)}"
+
+
+@pytest.fixture
+def lab(lab: testbed.Lab) -> Lab:
+    """The lab of a test's topology, as the modules behind the public API have it."""
+    return lab.running
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from testbed.lab import Lab, down, parts_of
 from testbed.process import Result, run_local, search_path
 
 COMMAND = (sys.executable, "-m", "testbed")
+WARM_COMMAND = Path(__file__).with_name("warm_command.py")
+_SERVERS: list[subprocess.Popen[bytes]] = []
 LIMIT_S = 120
 
 
@@ -31,7 +34,20 @@ def run_testbed(
 ) -> Result:
     """The command, run to its end without a terminal."""
     variables = {**os.environ, **(environment or {})}
-    return run_local([*COMMAND, *map(str, arguments)], stdin=stdin, timeout_s=timeout_s, environment=variables)
+    return run_local([*_warm_command(), *map(str, arguments)], stdin=stdin, timeout_s=timeout_s, environment=variables)
+
+
+@cache
+def _warm_command() -> Sequence[str]:
+    """What stands before a command's arguments; the server behind it ends with this process."""
+    name = f"testbed-tests-{os.getpid()}"
+    server = subprocess.Popen(
+        [sys.executable, "-P", WARM_COMMAND, "serve", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert server.stdout
+    assert server.stdout.readline() == b"listening\n"
+    _SERVERS.append(server)
+    return (sys.executable, "-I", "-S", str(WARM_COMMAND), name)
 
 
 @contextmanager
@@ -48,8 +64,11 @@ def started(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def topology(text: str) -> pytest.MarkDecorator:
-    """The marker for tests in a lab of this topology file's text, which they leave as it is: one lab for the whole module."""
-    return pytest.mark.topology(topology_file.parse(text, name="tests"), reset="module")
+    """The marker for tests in a lab of this topology file's text, which they leave as it is: one lab for the whole module.
+
+    A relative ``source:`` is looked for beside this file.
+    """
+    return pytest.mark.topology(topology_file.parse(text, name="tests", directory=Path(__file__).parent), reset="module")
 
 
 class Labs:

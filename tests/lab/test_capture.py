@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from testbed.capture import ALL_PORTS, capture, read_pcap, show
 from testbed.errors import InputError, LabError
 from testbed.lab import Lab
 from testbed.wire import datagrams
-from tests.lab.support import Labs, started
+from tests.lab.support import started, topology
 
 PAIR = "networks: {lan: }\nhosts: {a: , b: {kind: emulated}}\n"
 # COUNT datagrams of SIZE bytes, numbered, to port 9 of ADDRESS, as fast as they go.
@@ -27,10 +26,7 @@ for number in range(count):
 """
 
 
-@pytest.fixture(scope="module")
-def lab(module_labs: Labs) -> Iterator[Lab]:
-    with module_labs.up(PAIR) as lab:
-        yield lab
+pytestmark = topology(PAIR)
 
 
 def burst(lab: Lab, count: int, size: int, *, host: str = "a", to: str = "b") -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
@@ -14,7 +13,7 @@ from testbed import shipped
 from testbed.errors import InputError
 from testbed.exchange import Exchanges, all_hold, exchange
 from testbed.lab import Lab
-from tests.lab.support import Labs, run_testbed, status
+from tests.lab.support import Labs, run_testbed, status, topology
 
 CROSS_ENDIAN = shipped.find("cross-endian").read_text()
 TEXT = "Grüße aus \\ dem Labor\n"
@@ -29,11 +28,8 @@ PAIRS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def cross(module_labs: Labs) -> Iterator[Lab]:
-    """One lab of two native hosts, an emulated one and a vm, for all tests here that only let its hosts talk."""
-    with module_labs.up(CROSS_ENDIAN) as lab:
-        yield lab
+# Two native hosts, an emulated one and a vm.
+pytestmark = topology(CROSS_ENDIAN)
 
 
 def outcomes(results: Exchanges) -> dict[tuple[str, str], str]:
@@ -41,12 +37,12 @@ def outcomes(results: Exchanges) -> dict[tuple[str, str], str]:
     return {(one.observation.client.kind, one.observation.server.kind): one.verdict.outcome for one in results.exchanges}
 
 
-def test_every_pair_of_kinds_holds_on_different_hosts_each_with_its_kernel(cross: Lab) -> None:
-    results = exchange(cross, integer=0xDEADBEEF, text=TEXT)
+def test_every_pair_of_kinds_holds_on_different_hosts_each_with_its_kernel(lab: Lab) -> None:
+    results = exchange(lab, integer=0xDEADBEEF, text=TEXT)
     assert list(outcomes(results).items()) == [(pair, "HOLDS") for pair in PAIRS]
     assert len(results.exchanges) == len(PAIRS)
     assert results.missing == ()
-    kernels = {name: (row["kernel_of"], row["kernel"]) for name, row in status(cross.name).items()}
+    kernels = {name: (row["kernel_of"], row["kernel"]) for name, row in status(lab.name).items()}
     assert kernels["big-vm"][0] == "its own"
     assert kernels["big-vm"][1].endswith("-s390x")
     assert kernels["little-a"] == kernels["big-a"] == ("the machine's", platform.release())
@@ -60,45 +56,45 @@ def test_every_pair_of_kinds_holds_on_different_hosts_each_with_its_kernel(cross
             assert (party.kernel_of, party.kernel) == kernels[party.host]
 
 
-def test_a_client_that_forgets_htonl_is_refuted_where_it_is_little_endian(cross: Lab) -> None:
-    results = exchange(cross, host_order=True)
+def test_a_client_that_forgets_htonl_is_refuted_where_it_is_little_endian(lab: Lab) -> None:
+    results = exchange(lab, host_order=True)
     assert outcomes(results) == {pair: "REFUTED" if pair[0] == "native" else "HOLDS" for pair in PAIRS}
     wires = {one.observation.client.byte_order: one.observation.wire for one in results.exchanges}
     assert wires["little"] == bytes.fromhex("04030201 0500") + b"hello"
     assert wires["big"] == bytes.fromhex("01020304 0005") + b"hello"
 
 
-def test_a_long_text_comes_whole_in_many_segments(cross: Lab) -> None:
+def test_a_long_text_comes_whole_in_many_segments(lab: Lab) -> None:
     text = "0123456789" * 6000
-    results = exchange(cross, text=text)
+    results = exchange(lab, text=text)
     assert all_hold(results)
     assert {len(one.observation.wire or b"") for one in results.exchanges} == {6 + len(text)}
 
 
 @pytest.mark.parametrize("pair", [("native", "emulated"), ("native", "vm")])
-def test_a_port_that_is_taken_makes_that_exchange_inconclusive_and_no_other(cross: Lab, pair: tuple[str, str]) -> None:
+def test_a_port_that_is_taken_makes_that_exchange_inconclusive_and_no_other(lab: Lab, pair: tuple[str, str]) -> None:
     taken = PAIRS.index(pair)
-    first = exchange(cross).exchanges[taken].observation
-    server = cross.host(first.server.host)
+    first = exchange(lab).exchanges[taken].observation
+    server = lab.host(first.server.host)
     with server.start(["exchange-server", str(first.port)]) as other:
         other.wait_for_line("^listening")
-        results = exchange(cross)
+        results = exchange(lab)
     assert outcomes(results) == dict.fromkeys(PAIRS, "HOLDS") | {pair: "INCONCLUSIVE"}
     assert "EADDRINUSE" in results.exchanges[taken].verdict.reason
 
 
 @pytest.mark.parametrize("cut_off", ["big-a", "big-vm"])
-def test_a_client_whose_packets_do_not_arrive_is_inconclusive(cross: Lab, cut_off: str) -> None:
-    with cross.switch as switch:
-        port = cross.port(cut_off, "lan")
+def test_a_client_whose_packets_do_not_arrive_is_inconclusive(lab: Lab, cut_off: str) -> None:
+    with lab.switch as switch:
+        port = lab.port(cut_off, "lan")
         switch.run(["ip", "link", "set", port, "down"]).check()
         try:
             begin = time.monotonic()
-            results = exchange(cross, timeout_s=8)
+            results = exchange(lab, timeout_s=8)
             assert time.monotonic() - begin < 60
         finally:
             switch.run(["ip", "link", "set", port, "up"]).check()
-    kind = cross.hosts[cut_off].kind
+    kind = lab.hosts[cut_off].kind
     assert outcomes(results) == {pair: "INCONCLUSIVE" if kind in pair else "HOLDS" for pair in PAIRS}
 
 
@@ -156,25 +152,29 @@ hosts:
         assert all_hold(exchange(lab))
 
 
-def test_the_command_shows_the_result_and_its_exit_code_is_the_verdict(cross: Lab) -> None:
-    good = run_testbed("exchange", cross.name).check().text
+def test_the_command_shows_the_result_and_its_exit_code_is_the_verdict(lab: Lab) -> None:
+    good = run_testbed("exchange", lab.name).check().text
     assert good.count(": HOLDS") == 7
     assert good.count("on the wire      01 02 03 04 | 00 05 | 68 65 6c 6c 6f") == 7
-    assert f"the machine's {platform.release()} to its own {cross.host('big-vm').run(['uname', '-r']).check().text}" in good
-    assert f"shell {cross.name}/big-vm " in good
-    bad = run_testbed("exchange", cross.name, "--host-order")
+    assert f"the machine's {platform.release()} to its own {lab.host('big-vm').run(['uname', '-r']).check().text}" in good
+    assert f"shell {lab.name}/big-vm " in good
+    bad = run_testbed("exchange", lab.name, "--host-order")
     assert bad.exit_code == 1
     assert bad.text.count(": REFUTED") == 3
-    data = json.loads(run_testbed("exchange", cross.name, "--json").check().stdout)
+    data = json.loads(run_testbed("exchange", lab.name, "--json").check().stdout)
     assert [one["verdict"] for one in data["exchanges"]] == ["HOLDS"] * 7
 
 
 @pytest.mark.alone  # a switch sees the processes of the whole machine
-def test_nothing_of_an_exchange_is_left_on_hosts_or_switch(cross: Lab) -> None:
-    exchange(cross)
-    with cross.switch as switch:
-        hosts = [*cross.hosts.values(), switch]
-        for host in hosts:
-            running = host.run(["ps", "-e", "-o", "comm="]).check().text
-            assert "exchange" not in running, host.name
-            assert "tcpdump" not in running, host.name
+def test_nothing_of_an_exchange_is_left_on_hosts_or_switch(lab: Lab) -> None:
+    with lab.switch as switch:
+        hosts = [*lab.hosts.values(), switch]
+
+        def running() -> dict[str, int]:
+            # The lab's traffic is recorded for all of its tests, which is a tcpdump in the switch.
+            shown = {host.name: host.run(["ps", "-e", "-o", "comm="]).check().text.split() for host in hosts}
+            return {f"{what} on {name}": words.count(what) for name, words in shown.items() for what in ("tcpdump", "exchange-server")}
+
+        before = running()
+        exchange(lab)
+        assert running() == before

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-import testbed
 from testbed import architecture, images
 from testbed.architecture import EMULATED, Architecture
 from testbed.engine import ContainerSpec, Engine
@@ -49,12 +48,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 pytestmark = topology(LAB)
-
-
-@pytest.fixture
-def lab(lab: testbed.Lab) -> Lab:
-    """A host of every kind, for all tests that do them no harm."""
-    return lab.running
 
 
 @pytest.fixture

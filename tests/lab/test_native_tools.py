@@ -8,7 +8,6 @@ from ipaddress import ip_interface
 
 import pytest
 
-import testbed
 from testbed import elf, images, rootfs
 from testbed.architecture import EMULATED, of_machine
 from testbed.host import Host
@@ -30,11 +29,6 @@ hosts:
 
 
 pytestmark = topology(LAB)
-
-
-@pytest.fixture
-def lab(lab: testbed.Lab) -> Lab:
-    return lab.running
 
 
 @pytest.fixture(params=["native", "emulated", "vm"])

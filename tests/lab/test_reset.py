@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-import testbed
 from testbed.errors import DeadlineExceeded, LabError
 from testbed.host import Host
 from testbed.host_container import tar
@@ -65,11 +64,6 @@ ctypes.CDLL(None).shmget(4711, 4096, 0o1600)  # IPC_CREAT
 
 
 pytestmark = topology(LAB)
-
-
-@pytest.fixture
-def lab(lab: testbed.Lab) -> Lab:
-    return lab.running
 
 
 @pytest.fixture(params=["native", "emulated", "vm"])
@@ -248,6 +242,27 @@ def test_a_host_without_its_link_gets_it_back(lab: Lab) -> None:
     assert lab.host("native").run(["ip", "link", "delete", "eth0"]).exit_code == 0
     reset(lab, ["native"])
     assert reaches(lab.host("native"), lab.host("peer"))
+
+
+# Three processes that are never the same for long: each leaves a child in its place. Their number stays three.
+FLEEING = """
+import os
+for _ in range(3):
+    if not os.fork():
+        while True:
+            if os.fork():
+                os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("name", ["native", "emulated"])
+def test_processes_that_flee_from_their_end_by_making_others_are_caught(lab: Lab, name: str) -> None:
+    host = lab.host(name)
+    marked = ["sh", "-c", "grep -l fleein[g] /proc/[0-9]*/cmdline 2>/dev/null"]
+    first = host.start(["python3", "-c", FLEEING, "fleeing"], detached=True)
+    wait_until(lambda: first.exit_code is not None and host.run(marked).text, timeout_s=60, what="the ones that flee")
+    reset(lab, [name])
+    assert not any(host.run(marked).text for _ in range(50))
 
 
 def test_the_verb_makes_hosts_new_and_says_so(lab: Lab) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from testbed import observe
 from testbed.engine import Engine
 from testbed.host import Host
 from testbed.lab import Lab
-from tests.lab.support import Labs, run_testbed, status
+from tests.lab.support import Labs, run_testbed, status, topology
 
 CAPABILITY_BITS = {"NET_BIND_SERVICE": 1 << 10, "NET_ADMIN": 1 << 12, "NET_RAW": 1 << 13}
 FULL = """{{
@@ -52,11 +51,7 @@ hosts:
 BOTH = pytest.mark.parametrize("name", ["full", "emulated"])
 
 
-@pytest.fixture(scope="module")
-def lab(module_labs: Labs) -> Iterator[Lab]:
-    (module_labs.folder / "program").write_text("#!/bin/sh\nexit 11\n")
-    with module_labs.up(LAB) as there:
-        yield there
+pytestmark = topology(LAB)
 
 
 def text_of(host: Host, *argv: str) -> str:

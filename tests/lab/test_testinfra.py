@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import testinfra
 
-import testbed
 from testbed import testinfra_backend
 from testbed.architecture import ARCHITECTURES
 from testbed.errors import DeadlineExceeded, InputError, LabError, UnknownName
@@ -41,11 +40,6 @@ hosts:
 
 
 pytestmark = topology(LAB)
-
-
-@pytest.fixture
-def lab(lab: testbed.Lab) -> Lab:
-    return lab.running
 
 
 class Cell:

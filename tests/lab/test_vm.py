@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_interface
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +20,7 @@ from testbed.engine import Engine
 from testbed.host import Host
 from testbed.lab import Lab
 from testbed.process import run_local, wait_until
-from tests.lab.support import Labs, qemu_of, run_testbed, status
+from tests.lab.support import Labs, qemu_of, run_testbed, status, topology
 
 COMMAND = 'od -An -tx1 -v -w32 -N32 /dev/urandom; echo "$WORDS"; cat /etc/app/given.conf; exec echo-server 8001'
 OF_BOTH = f"kind: vm, arch: s390x, command: [sh, -c, '{COMMAND}'], ready: {{listening: 8001}}"
@@ -49,11 +48,7 @@ hosts:
 """
 
 
-@pytest.fixture(scope="module")
-def lab(module_labs: Labs) -> Iterator[Lab]:
-    (module_labs.folder / "program").write_text("#!/bin/sh\nexit 11\n")
-    with module_labs.up(LAB) as there:
-        yield there
+pytestmark = topology(LAB)
 
 
 @pytest.fixture

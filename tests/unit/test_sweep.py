@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +19,13 @@ from testbed import experiment_run as running
 from testbed.errors import InputError
 from testbed.experiment import Cell, CellRun, Claim, Experiment, Facts, Parameter, Prediction, Record, Verdict, between, one_of
 from testbed.experiment_run import On
-from testbed.sweep import Axis, Point, Sweep, axis, plan
+from testbed.sweep import Axis, Point, Sweep, axis, plan, written
 from testbed.sweep_folder import opened
 from testbed.sweep_run import in_words, left_s
 from testbed.sweep_table import as_csv, columns, failures, rows
 
 NATIVE = On.named("native")
+DOCS = Path(__file__).parents[2] / "docs" / "experiments.md"
 S = "net.core.somaxconn"
 
 
@@ -162,6 +165,27 @@ def test_a_point_has_one_cell_where_the_experiment_has_many() -> None:
     sweep = plan(QUEUE, NATIVE, ["backlog=-1..8", f"{S}=0,1,2,4,8"], {})
     assert len(sweep.points) == 50
     assert {len(sweep.at(point).cells(point.parameters)) for point in sweep.points} == {1}
+
+
+@pytest.mark.parametrize("name", finding.known())
+def test_every_parameter_can_be_swept(name: str) -> None:
+    one = finding.known()[name]
+    for parameter, its in one.parameters.items():
+        sweep = plan(one, On.named(one.kinds[0]), [f"{parameter}={written(its.example)}"], {})
+        (point,) = sweep.points
+        assert point.at == {parameter: its.example}
+        assert sweep.at(point).cells(point.parameters)
+
+
+def test_the_sweeps_of_the_docs_can_be_planned() -> None:
+    commands = re.findall(r"^    testbed sweep (\S+) (.*?)(?:  .*)?$", DOCS.read_text(), re.MULTILINE)
+    assert len(commands) >= 5
+    for name, rest in commands:
+        words = shlex.split(rest)
+        options = list(zip(words[::2], words[1::2], strict=True))
+        over, on = [value for option, value in options if option == "--over"], dict(options).get("--on", "native")
+        (experiment,) = finding.chosen([name])
+        assert plan(experiment, On.named(on), over, {}).points
 
 
 def test_cells_that_choose_a_sysctl_of_the_grid_are_left_out() -> None:
