@@ -277,6 +277,7 @@ def capture(
     options = ["-w", "-", "-U", "-s", str(snap or SNAP)]
     options += ["--immediate-mode"] if immediate else []
     options += ["-c", str(count)] if count is not None else []
+    filter = _without_bridges(switch, filter) if device == ALL_PORTS else filter  # noqa: A001 - as above
     with _opened(file) as sink, switch.start(command(device, filter, *options)) as process:
         complaints = wait_until_listening(process, switch, device, filter)
         settled_s = SETTLED_S if immediate else SETTLED_LATE_S
@@ -286,6 +287,14 @@ def capture(
             running.stop()
         finally:
             running.close()
+
+
+def _without_bridges(switch: Host, filter_: str) -> str:
+    """The filter for the ports alone. While somebody captures on a bridge it takes in all that it forwards, which would be seen
+    once more then."""
+    listed = switch.run(["sh", "-c", 'for one in /sys/class/net/*/bridge; do [ ! -d "$one" ] || cat "${one%bridge}ifindex"; done'])
+    bridges = [f"not ifindex {number}" for number in listed.check(where=switch.name).text.split()]
+    return " and ".join(([f"({filter_})"] if filter_.strip() else []) + bridges)
 
 
 def show(

@@ -26,7 +26,7 @@ TUN, KVM = "/dev/net/tun", "/dev/kvm"
 
 KERNELS = ("bookworm", "bookworm-backports", "trixie")  # Debian's suites that a kernel may be from
 DEFAULT_KERNEL = KERNELS[0]
-UNHARDENED = "mitigations=off randomize_kstack_offset=off init_on_alloc=0 hardened_usercopy=off audit=0 apparmor=0"
+UNHARDENED = "mitigations=off randomize_kstack_offset=off init_on_alloc=0 hardened_usercopy=off audit=0 apparmor=0 selinux=0"
 
 
 @dataclass(frozen=True)

@@ -42,31 +42,36 @@ static bool lives(pid_t pid)
     return name_end && name_end[1] && name_end[2] != 'Z' && name_end[2] != 'X';
 }
 
-/* Kill one, if it lives, and wait until it has ended. */
-static void end_process(pid_t pid)
+/* Kill one, if it lives, and wait until it has ended. Whether it lived. */
+static bool end_process(pid_t pid)
 {
     int process = lives(pid) ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
     if (process < 0)
-        return;
+        return false;
     syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0);
     struct pollfd end = {.fd = process, .events = POLLIN};
     while (poll(&end, 1, -1) < 0 && errno == EINTR)
         ;
     close(process);
+    return true;
 }
 
 const char *end_others(pid_t spared)
 {
-    DIR *processes = opendir("/proc");
-    if (!processes)
-        return "/proc";
     kill(-1, SIGSTOP); /* all at once: none can make another any more */
-    for (struct dirent *entry; (entry = readdir(processes));) {
-        pid_t pid = isdigit((unsigned char)entry->d_name[0]) ? (pid_t)atoi(entry->d_name) : 0;
-        if (pid > 1 && pid != spared)
-            end_process(pid);
+    /* But a fork(2) that had begun goes on, and its child, stopped as well, comes later than its place in the list. */
+    for (bool found = true; found;) {
+        DIR *processes = opendir("/proc");
+        if (!processes)
+            return "/proc";
+        found = false;
+        for (struct dirent *entry; (entry = readdir(processes));) {
+            pid_t pid = isdigit((unsigned char)entry->d_name[0]) ? (pid_t)atoi(entry->d_name) : 0;
+            if (pid > 1 && pid != spared && end_process(pid))
+                found = true;
+        }
+        closedir(processes);
     }
-    closedir(processes);
     if (spared)
         kill(spared, SIGCONT);
     while (waitpid(-1, NULL, WNOHANG) > 0)

@@ -103,9 +103,9 @@ def attend(client: socket.socket) -> None:
         main()
     except SystemExit as end:
         # What the interpreter does at its end, but for freeing every object: that would copy all that was imported.
-        for one in threading.enumerate():
-            if one is not threading.current_thread() and not one.daemon:
-                one.join()
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
         atexit._run_exitfuncs()
         sys.stdout.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)
