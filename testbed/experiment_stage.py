@@ -186,8 +186,8 @@ class Stage:
         self._look()
         rules = [(hook, rule) for hook, rule in (("prerouting", incoming), ("postrouting", outgoing)) if rule]
         chains = [f"chain {hook} {{ type filter hook {hook} priority -150; {rule} counter drop; }}" for hook, rule in rules]
-        noting = [part for hook, rule in rules for part in noting(hook, rule)] if self.looks else []
-        lines = [f"table ip {TABLE} {{}}", f"delete table ip {TABLE}", f"table ip {TABLE} {{", *noting, *chains, "}", ""]
+        notes = [part for hook, rule in rules for part in noting(hook, rule)] if self.looks else []
+        lines = [f"table ip {TABLE} {{}}", f"delete table ip {TABLE}", f"table ip {TABLE} {{", *notes, *chains, "}", ""]
         text = "\n".join(lines)
         self.hosts[role].run(["nft", "-f", "-"], stdin=text.encode()).check(where=f"the {role}")
         self.walls.add(role)
