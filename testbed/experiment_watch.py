@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -33,11 +33,13 @@ class Watch:
         self._notes: dict[str, None] = {}
         self._capture: Capture | None = None
         self._begin_s = 0.0
+        self._old: dict[str, set[tuple[object, ...]]] = {}  # sockets that cells before this one have left, such as in TIME_WAIT
 
     def begin(self, running: Capture) -> None:
         """The capture listens, and the cell begins."""
         self._capture = running
         self._begin_s = time.time() - self._stage.elapsed_s
+        self._old = {role: {_which(row_of(one)) for one in host.sockets()} for role, host in self._stage.hosts.items()}
 
     def look(self) -> None:
         """How it is now: sockets where they have changed, and what firewalls have dropped since the last look."""
@@ -47,7 +49,8 @@ class Watch:
             for role in self._stage.walls:
                 self._see_drops(role, at_s)
             for role, host in self._stage.hosts.items():
-                sockets[role] = [row_of(one) for one in host.sockets()]
+                rows = [row_of(one) for one in host.sockets()]
+                sockets[role] = [row for row in rows if _which(row) not in self._old.get(role, ())]
         except TestbedError as error:
             self._notes[f"not all could be seen: {error.message}"] = None
             return
@@ -88,6 +91,11 @@ class Watch:
                     self.dropped.append(Drop(at_s, role, DIRECTIONS[hook], protocol, key, more))
 
 
+def _which(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """What tells a socket from others."""
+    return row["protocol"], row["port"], row["peer"]
+
+
 @contextmanager
 def watching(lab: Lab, stage: Stage, network: str, found: dict[str, Any]) -> Iterator[None]:
     """Watch what is done in the block, and put it into ``found`` as it stands in a record. Never raises: what breaks here is a note."""
@@ -99,11 +107,11 @@ def watching(lab: Lab, stage: Stage, network: str, found: dict[str, Any]) -> Ite
             switch = running.own_switch
             ahead_s = 0.0 if running.engine.local else float(switch.run(["date", "+%s.%N"]).check().text) - time.time()
             seen = stack.enter_context(capture(switch, running.bridge(network), filter=hosts))
+            watch.begin(seen)
         except TestbedError as error:
             found.update(Traffic(notes=(f"not watched: {error.message}",)).as_json())
             yield
             return
-        watch.begin(seen)
         stage.looks = watch.look
         try:
             yield

@@ -19,10 +19,11 @@ WIDTH = 760.0
 TIME, NOTE = 58.0, 172.0  # columns: when, and what was done
 SMALL, TINY = 10.5, 9.5
 PAUSE_S = 0.4  # without anything, and the lines are broken
-MOST_PACKETS = 36
+MOST_PACKETS = 24
 ALIKE = 4  # packets that differ in nothing but their numbers are drawn as the first, the last, and how many are between them
 NOTE_LINES = 3
 ARROW_FALLS = 9.0
+CLOSED_BY_PEER = ("CLOSE_WAIT", "LAST_ACK", "CLOSING")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ def ladder(traffic: Traffic, steps: Sequence[Mapping[str, Any]], roles: Sequence
     """The diagram, with a line for each role from left to right; ``steps`` are those of the cell's record."""
     events, more = _shortened(traffic.events)
     rows: list[Row] = [*_steps(steps), *_changes(traffic.looks), *events]
+    if more and events:  # what came after that is as good as one line: how it was at the end
+        last, end = events[-1].at_s, [row for row in rows if isinstance(row, Look)][-1:]
+        rows = [row for row in rows if row.at_s <= last or row in end]
     # What is done comes before what follows from it, and how it then is comes after that.
     rank = {Step: 0, Event: 1, Run: 1, Look: 2}
     rows.sort(key=lambda row: (row.at_s, rank[type(row)]))
@@ -86,7 +90,8 @@ def states(sockets: Sequence[Mapping[str, Any]]) -> list[str]:
     """A host's sockets in words, those alike together."""
     counted: dict[str, int] = {}
     for one in sockets:
-        waits = one["receive_queue"]
+        # A FIN that has come counts as a byte that nobody has read.
+        waits = one["receive_queue"] - (one["state"] in CLOSED_BY_PEER and one["receive_queue"] > 0)
         if one["state"] == "LISTEN":
             words = "LISTEN" + (f", {waits} wait{'s' if waits == 1 else ''}" if waits else "")
         elif one["protocol"] == "udp":
@@ -117,7 +122,11 @@ def step_text(step: Mapping[str, Any]) -> str:
     code = re.sub(r"\bsocket\.((?:AF|SO|SOCK|TCP|IPPROTO|MSG|SHUT)_\w+)", r"\1", code)
     said = [one.strip() for one in code.split(";")]
     # What a socket is made with says little beside what is done with it.
-    telling = [one for one in said if not re.search(r"\.(setblocking|settimeout|append)\(|^\w+ = socket\.socket\(\)$|^import ", one)]
+    telling = [
+        one for one in said if not re.search(r"\.(setblocking|settimeout|append)\(|^\w+ = (socket\.socket\(\)|\[\]|\d+)$|^import ", one)
+    ]
+    if not telling and re.fullmatch(r"\w+ = (\[\]|\d+)", code):
+        return ""
     code = "; ".join(telling or said)
     if "errno" in step:
         return f"{code} → {step['errno']}"
