@@ -23,6 +23,8 @@ MOST_PACKETS = 24
 ALIKE = 4  # packets that differ in nothing but their numbers are drawn as the first, the last, and how many are between them
 NOTE_LINES = 3
 ARROW_FALLS = 9.0
+# What a socket is made with says little beside what is done with it.
+PREPARES = re.compile(r"\.(setblocking|settimeout|append)\(|^\w+ = (socket\.socket\(\)|\[\]|\d+)$|^import ")
 CLOSED_BY_PEER = ("CLOSE_WAIT", "LAST_ACK", "CLOSING")
 
 
@@ -121,10 +123,7 @@ def step_text(step: Mapping[str, Any]) -> str:
     code = code.partition("\n")[0].partition("  #")[0].replace("socket.SOL_SOCKET", "SOL_SOCKET")
     code = re.sub(r"\bsocket\.((?:AF|SO|SOCK|TCP|IPPROTO|MSG|SHUT)_\w+)", r"\1", code)
     said = [one.strip() for one in code.split(";")]
-    # What a socket is made with says little beside what is done with it.
-    telling = [
-        one for one in said if not re.search(r"\.(setblocking|settimeout|append)\(|^\w+ = (socket\.socket\(\)|\[\]|\d+)$|^import ", one)
-    ]
+    telling = [one for one in said if not PREPARES.search(one)]
     if not telling and re.fullmatch(r"\w+ = (\[\]|\d+)", code):
         return ""
     code = "; ".join(telling or said)
@@ -201,8 +200,11 @@ class _Ladder:
         drawing.line((0, 32), (WIDTH, 32), stroke=FAINT)
         self.y = 40
         before = rows[0].at_s if rows else 0.0
-        for row in rows:
-            if row.at_s - before > PAUSE_S:
+        for number, row in enumerate(rows, 1):
+            if left_out and number == len(rows) and isinstance(row, Look):  # how it was at the end
+                self.between(f"and {left_out} packets more")
+                left_out = 0
+            elif row.at_s - before > PAUSE_S:
                 self.pause(row.at_s - before)
             before = row.at_s
             if isinstance(row, Step):

@@ -23,10 +23,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Each text in its lines; two of them may touch, and an element may be a little wider by rounding.
 LOOK = """
 const page = frame.contentDocument, rects = [], found = {overlaps: [], outside: [], width: page.documentElement.scrollWidth};
+if (SCROLLS) for (const one of page.querySelectorAll("details")) one.open = true;
 const walker = page.createTreeWalker(page.body, NodeFilter.SHOW_TEXT);
 while (walker.nextNode()) {
   const node = walker.currentNode;
   if (!node.data.trim() || node.parentElement.closest("title, desc, style, .skip")) continue;
+  if (!node.parentElement.checkVisibility()) continue;
   const range = page.createRange(); range.selectNodeContents(node);
   for (const one of range.getClientRects())
     if (one.width > 1 && one.height > 1) rects.push([one.left, one.top, one.right, one.bottom, node.data.trim().slice(0, 40), node]);
@@ -63,7 +65,14 @@ def look(html: str, width: int, directory: Path, *, on_paper: bool = False) -> d
         f'<iframe id="frame" style="border:0;width:{width}px;height:2000px" srcdoc="{escape(shown, quote=True)}"></iframe>'
         f'<script>const frame = document.getElementById("frame"); frame.onload = () => {{{code}}};</script>'
     )
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={directory}/profile", "--virtual-time-budget=10000"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={directory}/profile",
+        "--virtual-time-budget=10000",
+    ]
     done = subprocess.run([browser, *options, "--dump-dom", file.as_uri()], capture_output=True, text=True, check=True, timeout=120)
     text = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
     assert text, done.stderr[-2000:]
