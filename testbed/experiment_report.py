@@ -79,20 +79,21 @@ def _matrix_cell(experiment: Experiment, column: Column, result: Result | None) 
     if result is None:
         refused = experiment.refused.get(column.kind) if column.kind not in experiment.kinds else None  # type: ignore[call-overload]
         return f'<td><span class="missing whole">{"cannot show it" if refused else "not run"}</span></td>'
-    return f"<td>{_verdict(result.judgement)}{_predicted(result.judgement)}</td>"
+    return f"<td>{_verdict(result.judgement)}{_predicted(result.judgement, count=False)}</td>"
 
 
 def _verdict(judgement: Judgement) -> str:
     return f'<span class="verdict {judgement.verdict.outcome}">{judgement.verdict.outcome}</span>'
 
 
-def _predicted(judgement: Judgement) -> str:
+def _predicted(judgement: Judgement, *, count: bool = True) -> str:
     total, wrong = len(judgement.comparisons), sum(not one.matches for one in judgement.comparisons)
     if not total:
         return '<span class="unlike">✗ nothing to compare</span>'
     if wrong:
         return f'<span class="unlike">✗ {wrong} of {total} numbers not as predicted</span>'
-    return f'<span class="predicted">✓ as predicted ({total} {"number" if total == 1 else "numbers"})</span>'
+    numbers = f" ({total} {'number' if total == 1 else 'numbers'})" if count else ""
+    return f'<span class="predicted">✓ as predicted{numbers}</span>'
 
 
 # A claim
