@@ -19,7 +19,6 @@ from testbed.experiment import (
     Value,
     Verdict,
     between,
-    cell_of,
 )
 from testbed.experiment_listener import (
     NO_KERNEL,
@@ -78,19 +77,24 @@ def observe_handshake(stage: Stage, cell: Cell) -> Seen:
     return {**seen, "server, then": stage.states("server", port=stage.port), "accept queue, then": waiting(stage)}
 
 
+def way_of(run: CellRun) -> str:
+    """How a cell was provoked; earlier records have only one."""
+    return str(run.values.get("way", "held"))
+
+
 def was_held(run: CellRun) -> str:
-    there = [] if run.values["way"] == "cookie" else ["SYN_RECV"]
+    there = [] if way_of(run) == "cookie" else ["SYN_RECV"]
     return "" if run.seen["server, ACK held"] == there else f"the server was {run.seen['server, ACK held']}: no ACK was held up"
 
 
 def predict_handshake(_: Facts, run: CellRun) -> Mapping[str, Value | Expected]:
-    if run.values["way"] == "lost":
+    if way_of(run) == "lost":
         lasts = 2 ** (run.sysctl(SYNACK_RETRIES) + 1) - 1
         lifetime = between(lasts - 0.2, lasts + 2, reason=CLOCK)
         return {"server, ACK held": ["SYN_RECV"], "SYN_RECV lasts s": lifetime, "server, then": []}
     return {
         "client, ACK held": ["ESTABLISHED"],
-        "server, ACK held": [] if run.values["way"] == "cookie" else ["SYN_RECV"],
+        "server, ACK held": [] if way_of(run) == "cookie" else ["SYN_RECV"],
         "accept queue, ACK held": 0,
         "server, then": ["ESTABLISHED"],
         "accept queue, then": 1,
@@ -98,7 +102,7 @@ def predict_handshake(_: Facts, run: CellRun) -> Mapping[str, Value | Expected]:
 
 
 def judge_handshake(_: Facts, runs: Sequence[CellRun]) -> Verdict:
-    seen = cell_of(runs, "the ACK held up")
+    (seen,) = [run.seen for run in runs if way_of(run) == "held"]
     if seen["accept queue, ACK held"] == 0 and seen["server, then"] == ["ESTABLISHED"]:
         return Verdict("HOLDS", "while the ACK is held up the client is ESTABLISHED already, and the server SYN_RECV")
     return Verdict("REFUTED", f"the accept queue had {seen['accept queue, ACK held']} before the ACK came")

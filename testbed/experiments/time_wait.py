@@ -158,8 +158,8 @@ def provoke_both(stage: Stage) -> None:
         server.do("theirs.append(s.accept()[0])")
     stage.drop("client", incoming=f"tcp sport {stage.port} tcp flags & fin == fin")
     stage.drop("server", incoming=f"tcp dport {stage.port} tcp flags & fin == fin")
-    client.do("close(mine)")
-    server.do("close(theirs)")
+    client.do("for one in mine: one.close()")
+    server.do("for one in theirs: one.close()")
     waits = ["FIN_WAIT1"] * number
     stage.wait(lambda: stage.states("client", peer_port=stage.port) == waits, "the client to wait for an answer to its FINs")
     stage.wait(lambda: stage.states("server", port=stage.port) == waits, "the server to wait for an answer to its FINs")
