@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from testbed.drawing import Drawing
-from testbed.experiment import CellRun, Comparison, Experiment, Judgement, Record
+from testbed.experiment import CellRun, Comparison, Expected, Experiment, Judgement, Record
 from testbed.experiment_results import Column, Result, Results, Saved, changed, columns_of, commands, joined, results_of, summary
 from testbed.ladder import ladder
 from testbed.picture import usable
@@ -211,6 +211,8 @@ def _seen(one: Comparison | None) -> str:
 
 def shown_value(value: Any) -> str:
     """A value, or what is expected of one, as it is shown in a table."""
+    if isinstance(value, Expected):
+        return " or ".join(map(shown_value, value.values)) if value.low is None else str(value)
     text = value if isinstance(value, str) else json.dumps(value) if isinstance(value, list | dict | bool) else str(value)
     return text if len(text) <= MOST_VALUE else f"{text[:MOST_VALUE]}…"
 

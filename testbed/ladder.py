@@ -18,7 +18,7 @@ from testbed.traffic import Event, Look, Traffic
 WIDTH = 760.0
 TIME, NOTE = 58.0, 172.0  # columns: when, and what was done
 SMALL, TINY = 10.5, 9.5
-PAUSE_S = 0.4  # without anything, and the lines are broken
+PAUSE_S = 0.8  # without anything, and the lines are broken
 MOST_PACKETS = 24
 ALIKE = 4  # packets that differ in nothing but their numbers are drawn as the first, the last, and how many are between them
 NOTE_LINES = 3

@@ -30,6 +30,7 @@ table { border-collapse: collapse; width: 100%; font-size: .86rem; margin: .5rem
 caption { text-align: left; color: var(--soft); padding-bottom: .35rem; }
 th, td { border: 1px solid var(--line); padding: .35rem .55rem; text-align: left; vertical-align: top; }
 th { background: var(--tint); font-weight: bold; }
+thead .predicted { font-weight: normal; overflow-wrap: anywhere; }
 tbody th { font-weight: normal; background: none; }
 td.number { overflow-wrap: anywhere; min-width: 6rem; }
 .verdict { display: inline-block; padding: 0 .45em; border: 2px solid currentColor; border-radius: 4px; font-weight: bold;
@@ -40,7 +41,8 @@ td.number { overflow-wrap: anywhere; min-width: 6rem; }
 .predicted, .unlike, .missing { display: block; font-size: .8rem; margin-top: .2rem; }
 .predicted, .missing { color: var(--soft); }
 .unlike { color: var(--brown); font-weight: bold; }
-td.unlike { display: table-cell; font-size: inherit; background: #fdf3ec; }
+td.missing, td.unlike { display: table-cell; font-size: inherit; }
+td.unlike { background: #fdf3ec; }
 .missing.whole { font-style: italic; margin: 0; }
 figure { margin: 1rem 0; }
 figure svg { display: block; }
@@ -68,7 +70,11 @@ dd { margin: 0; overflow-wrap: anywhere; }
   h2, h3, caption { break-after: avoid; }
   thead { display: table-header-group; }
   table { font-size: 8pt; }
-  th, td { padding: .2rem .35rem; }
+  th, td { padding: .12rem .3rem; }
+  .verdict { font-size: 7pt; border-width: 1.5px; line-height: 1.3; }
+  .verdict.REFUTED { border-width: 3px; }
+  .predicted, .unlike, .missing { font-size: 7.5pt; margin-top: 0; }
+  #matrix td .predicted { white-space: nowrap; }
   td.number { min-width: 0; }
   details:not([open]) { display: none; }
   a { color: inherit; text-decoration: none; }
