@@ -19,6 +19,7 @@ from testbed.architecture import ByteOrder
 from testbed.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from testbed.drawing import Drawing
     from testbed.experiment_stage import Stage
 
 Outcome = Literal["HOLDS", "REFUTED", "INCONCLUSIVE"]
@@ -42,10 +43,26 @@ class Claim:
 
 @dataclass(frozen=True)
 class Parameter:
-    """What of an experiment may be chosen, with its default; a value is of the default's type."""
+    """What of an experiment may be chosen. A value is of the type of ``default``.
 
-    default: Scalar
+    Where ``default`` is None the experiment has cells of several values, and only those of the one that is chosen. Then a value is of the
+    type of ``usual``, which a sweep over something else takes. A number is from ``least`` to ``most``, a text one of ``choices``, if said.
+    """
+
+    default: Scalar | None
     what: str
+    usual: Scalar | None = None
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def example(self) -> Scalar:
+        """A value that can be chosen. Raises ValueError when there is none to take the type of the others from."""
+        found = self.usual if self.default is None else self.default
+        if found is None:
+            raise ValueError(f"a parameter has a default or a usual value ({self.what})")
+        return found
 
 
 @dataclass(frozen=True)
@@ -124,6 +141,8 @@ class CellRun:
     problem: str = ""
     steps: Sequence[Mapping[str, Value]] = ()
     """What was done on the hosts, in order, with what came of it."""
+    traffic: Mapping[str, Value] = field(default_factory=dict)
+    """The packets and the sockets (:class:`testbed.traffic.Traffic`) of the cell that was watched; nothing in the others."""
 
     def sysctl(self, name: str) -> int:
         """A sysctl that is a number."""
@@ -213,6 +232,12 @@ class Judgement:
         return {"verdict": asdict(self.verdict), "predicted": self.predicted, "passed": self.passed, "comparisons": rows}
 
 
+def cell_of(runs: Sequence[CellRun], name: str) -> Seen:
+    """What was seen of the cell of that name."""
+    (run,) = [run for run in runs if run.cell == name]
+    return run.seen
+
+
 def everywhere(_: Mapping[str, Scalar]) -> Sequence[Cell]:
     """The cells of an experiment that has one."""
     return (Cell(),)
@@ -230,6 +255,8 @@ class Experiment:
     ``subjects`` are the roles that run on the kind of host in question, ``others`` run native. ``kinds`` are the kinds
     that can show it; ``refused`` has the reason for each other one. ``sysctls`` are pinned on all of its hosts, so that nothing
     of the machine gets in. Before each cell the hosts are made new when ``reset_each_cell``, else once before the experiment.
+    ``watched`` names the cell whose packets and sockets are kept in the record, as it tells most; without, or where there is no such
+    cell, it is the first. What has one host only has no packets.
 
     ``provoke`` makes the situation and ``observe`` looks at it; what the players hold (sockets) stays in between.
     ``took_effect`` looks at what was observed of a cell for signs that it was provoked, and says what is missing: then the run is
@@ -254,6 +281,9 @@ class Experiment:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     sysctls: Mapping[str, int | str] = field(default_factory=dict)
     reset_each_cell: bool = False
+    watched: str = ""
+    picture: Callable[[Sequence[Record]], Drawing] | None = None
+    """What its records show, of one or several kernels, as one picture; where numbers beside each other say it, there is none."""
 
     def __post_init__(self) -> None:
         silent = set(KINDS) - set(self.kinds) - set(self.refused)
@@ -270,29 +300,42 @@ class Experiment:
         return "emulated" not in self.kinds
 
     def with_values(self, given: Mapping[str, str]) -> dict[str, Scalar]:
-        """The parameters with these, given as texts. Raises :class:`InputError` for an unknown name and an unfit text."""
-        chosen: dict[str, Scalar] = {name: one.default for name, one in self.parameters.items()}
-        for name, text in given.items():
-            if name not in self.parameters:
-                near = did_you_mean(name, self.parameters)
-                known = ", ".join(self.parameters) or "it has none"
-                message = f"experiment {self.name} has no parameter '{name}'{near}"
-                raise InputError(message, hint=f"its parameters: {known}; a sysctl has a dot in its name")
-            chosen[name] = _read(name, text, self.parameters[name].default)
-        return chosen
+        """The parameters with these, given as texts; without those that have no default and were not given.
+
+        Raises :class:`InputError` for an unknown name and an unfit text.
+        """
+        chosen: dict[str, Scalar] = {name: one.default for name, one in self.parameters.items() if one.default is not None}
+        return chosen | {name: _read(name, text, self.parameter(name)) for name, text in given.items()}
+
+    def parameter(self, name: str) -> Parameter:
+        """The parameter of that name. Raises :class:`InputError` when there is none."""
+        if name not in self.parameters:
+            known = ", ".join(self.parameters) or "it has none"
+            message = f"experiment {self.name} has no parameter '{name}'{did_you_mean(name, self.parameters)}"
+            raise InputError(message, hint=f"its parameters: {known}; a sysctl has a dot in its name")
+        return self.parameters[name]
 
 
-def _read(name: str, text: str, default: Scalar) -> Scalar:
-    if isinstance(default, bool):
+def _read(name: str, text: str, parameter: Parameter) -> Scalar:
+    example = parameter.example
+    if isinstance(example, bool):
         if text not in ("yes", "no"):
             raise InputError(f"{name}={text}: yes or no belongs here")
         return text == "yes"
-    if isinstance(default, str):
+    if isinstance(example, str):
+        if parameter.choices and text not in parameter.choices:
+            raise InputError(f"{name}={text}: one of these belongs here: {', '.join(parameter.choices)}")
         return text
     try:
-        return type(default)(text)
+        value = type(example)(text)
     except ValueError:
-        raise InputError(f"{name}={text}: a number belongs here, like {default}") from None
+        raise InputError(f"{name}={text}: a number belongs here, like {example}") from None
+    low, high = parameter.least, parameter.most
+    # `not`, as nothing is true of a float that is no number
+    if not ((low is None or value >= low) and (high is None or value <= high)):
+        bounds = [f"{word} {bound}" for word, bound in (("at least", low), ("at most", high)) if bound is not None]
+        raise InputError(f"{name}={text}: {' and '.join(bounds)} belongs here")
+    return value
 
 
 # Judging
@@ -300,7 +343,7 @@ def _read(name: str, text: str, default: Scalar) -> Scalar:
 
 def judge(experiment: Experiment, record: Record) -> Judgement:
     """What a record says: about the claim, and about the prediction. Never raises: what goes wrong in it makes it inconclusive."""
-    comparisons, failed = _compare(experiment, record)
+    comparisons, failed = compare(experiment, record)
     reasons = [f"{one.cell}: {one.problem}" for one in record.cells if one.problem]
     if not record.cells:
         reasons.append("nothing was observed")
@@ -314,7 +357,7 @@ def judge(experiment: Experiment, record: Record) -> Judgement:
     return Judgement(verdict, comparisons)
 
 
-def _compare(experiment: Experiment, record: Record) -> tuple[list[Comparison], str]:
+def compare(experiment: Experiment, record: Record) -> tuple[list[Comparison], str]:
     """The prediction beside what was seen; and why there is none, if it cannot be made."""
     rows: list[Comparison] = []
     for one in record.cells:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testbed.experiment import Expected, Facts, Value, one_of
 from testbed.experiment_stage import Stage
 
 # Clients whose handshake is to be held up have ports from here on, below those that a kernel gives to clients.
@@ -22,6 +23,9 @@ PINNED = {
     # Else one connection that went well makes its client "proven", and one of the limits vanishes for it.
     "net.ipv4.tcp_no_metrics_save": 1,
 }
+
+NO_KERNEL = "the queues are the kernel's, and an emulated host has the machine's: a native host shows the same"
+NEWER_LIMIT = (6, 14)  # "tcp: allow one more half-open request": > instead of >= in inet_csk_reqsk_queue_is_full
 
 # tcpi_unacked and tcpi_sacked of a listening socket are the length of its accept queue and its limit (tcp_get_info);
 # state 03 of /proc/net/tcp is SYN_RECV.
@@ -51,6 +55,18 @@ class Look:
     cookies: int
 
 
+def limit_of(backlog: int, somaxconn: int) -> int:
+    """L: the backlog as the kernel takes it (inet_listen, __sys_listen): unsigned, and somaxconn at most."""
+    return min(backlog % 2**32, somaxconn)
+
+
+def half_open_limit(facts: Facts, limit: int) -> Value | Expected:
+    """How many half-open requests a listening socket with limit L has at most (inet_csk_reqsk_queue_is_full)."""
+    if facts.release >= NEWER_LIMIT:
+        return limit + 1
+    return one_of(limit, limit + 1, reason="kernels before 6.14 have L, unless the change was brought to them")
+
+
 def listen(stage: Stage, backlog: int) -> None:
     """The server listens on the cell's port, with ``s``, which does not block."""
     server = stage.on("server")
@@ -72,6 +88,16 @@ def connect(stage: Stage, *, held: bool = False) -> None:
 def look(stage: Stage) -> Look:
     """How it is now."""
     return Look(*stage.on("server").look("look()"))
+
+
+def waiting(stage: Stage) -> int:
+    """The length of the accept queue."""
+    return look(stage).waiting
+
+
+def half_open(stage: Stage) -> int:
+    """How many requests are half open."""
+    return look(stage).half_open
 
 
 def hold_syn_acks(stage: Stage) -> None:

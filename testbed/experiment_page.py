@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from testbed.experiment import KINDS, Experiment, Judgement, Record
+from testbed.experiment import KINDS, Experiment, Judgement, Parameter, Record
 
 NAMES = {"native": "native", "emulated": "emulated", "vm": "vm (s390x, amd64)"}
 MOST_ROWS = 12
@@ -35,7 +35,7 @@ def page(experiment: Experiment) -> str:
         lines += [f"Pinned: {', '.join(f'`{name}` = {value}' for name, value in one.sysctls.items())}.", ""]
     if one.parameters:
         lines += ["| parameter | default | |", "|---|---|---|"]
-        lines += [f"| `{name}` | {_shown(given.default)} | {given.what} |" for name, given in one.parameters.items()]
+        lines += [f"| `{name}` | {_shown(given)} | {given.what} |" for name, given in one.parameters.items()]
         lines += [""]
     cells = one.cells(one.with_values({}))
     if len(cells) > 1:
@@ -84,5 +84,7 @@ def _exact(judgement: Judgement) -> list[object]:
     return [judgement.verdict.outcome, *rows]
 
 
-def _shown(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+def _shown(parameter: Parameter) -> str:
+    if parameter.default is None:
+        return f"several, such as {parameter.usual}"
+    return {True: "yes", False: "no"}[parameter.default] if isinstance(parameter.default, bool) else str(parameter.default)

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from testbed.architecture import ARCHITECTURES, of_machine
 from testbed.engine import STDERR, Container, DockerNetwork, Engine
-from testbed.errors import UnknownName
+from testbed.errors import LabError, UnknownName
 from testbed.host import Host, HostFacts, end_of_console, own_capabilities
 from testbed.lock import lock
 from testbed.network import Address, Segment, device_name
@@ -360,6 +360,18 @@ def abandoned(labs: Mapping[str, Parts]) -> list[str]:
         return ended if run.over is None else run.over
 
     return [name for name, parts in labs.items() if is_abandoned(parts)]
+
+
+def remove_abandoned(engine: Engine) -> list[str]:
+    """Remove the labs of runs that were killed, and give their names. Several processes may do that at the same time."""
+
+    def removed(name: str) -> bool:
+        try:
+            return bool(down(engine, name))
+        except LabError:
+            return False  # another one is removing it at this moment, or the next one will
+
+    return [name for name in abandoned(read_parts(engine)) if removed(name)]
 
 
 def settle(engine: Engine, lab: str) -> None:

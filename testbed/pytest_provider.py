@@ -96,12 +96,6 @@ class EngineLabs:
         """Remove the labs of runs that were killed, and give their names. Several runs may do that at the same time."""
         engine = Engine()
         try:
-            return [name for name in labs.abandoned(labs.read_parts(engine)) if self._removed(engine, name)]
+            return labs.remove_abandoned(engine)
         finally:
             engine.close()
-
-    def _removed(self, engine: Engine, name: str) -> bool:
-        try:
-            return bool(labs.down(engine, name))
-        except LabError:
-            return False  # another run is removing it at this moment, or the next one will

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -43,6 +44,14 @@ class Verbs(click.Group):
 
 def print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2, default=str))
+
+
+def assignments(settings: Sequence[str]) -> dict[str, str]:
+    """The values of options that are NAME=VALUE. Raises :class:`InputError`."""
+    for one in settings:
+        if not one.partition("=")[1] or one.startswith("="):
+            raise InputError(f"'{one}' is not NAME=VALUE", hint="for example --set net.core.somaxconn=4")
+    return dict(one.split("=", 1) for one in settings)
 
 
 def own_name() -> str:

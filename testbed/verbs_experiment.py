@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from testbed.errors import CheckFailed, InputError
-from testbed.verbs import AS_JSON, Verbs, console, print_json
+from testbed.verbs import AS_JSON, Verbs, assignments, console, print_json
 
 if TYPE_CHECKING:
-    from testbed.experiment import Experiment, Judgement
+    from testbed.experiment import Experiment, Judgement, Record
     from testbed.experiment_run import On
 
 WITHOUT_ON = ("native", "vm-s390x")
+JOBS = 4
 
 
 @click.group(cls=Verbs)
@@ -78,6 +82,7 @@ def show(names: tuple[str, ...], everything: bool) -> None:
 @click.option("--kernel", metavar="SUITE", help="Whose kernel the vm runs: bookworm, bookworm-backports, trixie.")
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="A parameter, or (with dots) a sysctl of the subjects.")
 @click.option("--repeat", type=click.IntRange(1, 10_000), default=1, help="Run each so many times, and compare the numbers.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=JOBS, show_default=True, help="Runs at a time, each in a lab of its own.")
 @click.option(
     "--records", type=click.Path(path_type=Path, file_okay=False), default=Path("testbed-records"), show_default=True, help="Where to."
 )
@@ -89,6 +94,7 @@ def run(
     kernel: str | None,
     settings: tuple[str, ...],
     repeat: int,
+    jobs: int,
     records: Path,
     as_json: bool,
 ) -> None:
@@ -106,25 +112,25 @@ def run(
 
     experiments = _chosen(names, everything)
     ons = [On.named(one, kernel if one.startswith("vm") or kinds else None) for one in kinds or WITHOUT_ON]
-    given = _assignments(settings)
+    given = assignments(settings)
     sysctls = {name: value for name, value in given.items() if "." in name}
     parameters = {one.name: one.with_values({name: given[name] for name in given if name not in sysctls}) for one in experiments}
     refused = [(one, on, reason) for on in ons for one in experiments if (reason := why_not(one, on))]
     if len(refused) == len(ons) * len(experiments):
         raise InputError("; ".join(f"{one.name} does not run on {on}: {reason}" for one, on, reason in refused))
-    results: list[dict[str, Any]] = []
-    failed: list[str] = []
-    for on in ons:
-        able = [one for one in experiments if not why_not(one, on)]
-        _run_on(able, on, parameters, sysctls, repeat, records, as_json, results, failed)
+    runs = _Runs(parameters, sysctls, repeat, records, as_json)
+    runs.run([(one, on) for on in ons for one in experiments if not why_not(one, on)], jobs)
     left_out = [{"experiment": one.name, "on": str(on), "reason": reason} for one, on, reason in refused]
     if as_json:
-        print_json({"runs": results, "not_run": left_out})
-    elif kinds:  # without --on nobody asked for that kind
+        print_json({"runs": runs.results, "repeats": runs.repeats, "not_run": left_out})
+    if not as_json and runs.repeats:
+        _print_repeats(runs.repeats)
+    if not as_json and kinds:  # without --on nobody asked for that kind
         for row in left_out:
             click.echo(f"{row['experiment']} was not run on {row['on']}: {row['reason']}")
-    if failed:
-        raise CheckFailed(f"{len(failed)} of {len(results)} runs are not as predicted", hint="; ".join(dict.fromkeys(failed)))
+    if runs.failed:
+        message = f"{len(runs.failed)} of {len(runs.results)} runs are not as predicted"
+        raise CheckFailed(message, hint="; ".join(dict.fromkeys(runs.failed)))
 
 
 @experiment.command()
@@ -161,41 +167,78 @@ def judge(files: tuple[Path, ...], source: str | None, as_json: bool) -> None:
         raise CheckFailed(f"{len(failed)} of {len(files)} records are not as predicted", hint=", ".join(failed))
 
 
-def _run_on(
-    experiments: list[Experiment],
-    on: On,
-    parameters: dict[str, Any],
-    sysctls: dict[str, str],
-    repeat: int,
-    records: Path,
-    as_json: bool,
-    results: list[dict[str, Any]],
-    failed: list[str],
-) -> None:
-    """Run them on one kind of host, and add what came of it to ``results``, and to ``failed`` the names of those not as predicted."""
-    from testbed import experiment_run as running
-    from testbed.experiment import judge as judge_record
-    from testbed.experiment_page import same_numbers
-    from testbed.progress import Progress
+@dataclass(frozen=True)
+class _Task:
+    """One run of an experiment; ``number`` counts the repeats from 1."""
 
-    with Progress() as progress, running.labs(experiments, on) as lab_for:
-        for one in experiments:
-            judgements = []
-            for number in range(repeat):
-                progress(one.name, f"on {on}" + (f", {number + 1} of {repeat}" if repeat > 1 else ""))
-                record = running.run(one, lab_for(one), on, parameters=parameters[one.name], sysctls=sysctls)
-                path = running.save(record, records, on)
-                judgement = judge_record(one, record)
-                judgements.append(judgement)
-                results.append({"experiment": one.name, "id": one.id, "on": str(on), "record": str(path), **judgement.as_json()})
-                if not judgement.passed:
-                    failed.append(f"{one.name} on {on}")
-                if not as_json and (number == 0 or not judgement.passed):
-                    _print(one, record, judgement)
-            if repeat > 1 and not as_json:
-                click.echo(f"  the same numbers in {same_numbers(judgements)} of {repeat} runs")
-            if same_numbers(judgements) < repeat:
-                failed.append(f"{one.name} on {on}: not the same numbers each time")
+    experiment: Experiment
+    on: On
+    number: int
+
+
+@dataclass
+class _Runs:
+    """What is asked for, and what came of it; ``failed`` names the runs that are not as predicted."""
+
+    parameters: Mapping[str, Any]
+    sysctls: Mapping[str, str]
+    repeat: int
+    records: Path
+    as_json: bool
+    results: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    repeats: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self, pairs: Sequence[tuple[Experiment, On]], jobs: int) -> None:
+        """Run them, so many at a time, and say what came of each in their order."""
+        from testbed import experiment_run as running
+        from testbed.experiment import judge as judge_record
+        from testbed.experiment_lanes import Lanes, in_order
+        from testbed.progress import Progress
+
+        tasks = [_Task(one, on, number) for one, on in pairs for number in range(1, self.repeat + 1)]
+        with Progress() as progress, Lanes(pairs) as lanes:
+
+            def work(task: _Task) -> tuple[Record, Path, Judgement]:
+                one, on = task.experiment, task.on
+                with lanes.lab(one, on) as lab:
+                    progress(one.name, f"on {on}" + (f", {task.number} of {self.repeat}" if self.repeat > 1 else ""))
+                    record = running.run(one, lab, on, parameters=self.parameters[one.name], sysctls=self.sysctls, saw=lanes.go_on)
+                lanes.go_on()  # else what broke may have broken because of us
+                return record, running.save(record, self.records, on), judge_record(one, record)
+
+            judgements: list[Judgement] = []
+            with closing(in_order(work, tasks, jobs=jobs, stop=lanes.stop)) as done:
+                for task, (record, path, judgement) in zip(tasks, done, strict=True):
+                    judgements = [*judgements, judgement] if task.number > 1 else [judgement]
+                    self._say(task, record, path, judgements)
+
+    def _say(self, task: _Task, record: Record, path: Path, judgements: Sequence[Judgement]) -> None:
+        from testbed.experiment_page import same_numbers
+
+        one, on, judgement = task.experiment, task.on, judgements[-1]
+        self.results.append({"experiment": one.name, "id": one.id, "on": str(on), "record": str(path), **judgement.as_json()})
+        if not judgement.passed:
+            self.failed.append(f"{one.name} on {on}")
+        if not self.as_json and (task.number == 1 or not judgement.passed):
+            _print(one, record, judgement)
+        if task.number < self.repeat or self.repeat == 1:
+            return
+        same, passed = same_numbers(judgements), sum(one.passed for one in judgements)
+        self.repeats.append(
+            {"id": one.id, "experiment": one.name, "on": str(on), "runs": self.repeat, "as_predicted": passed, "same": same}
+        )
+        if not self.as_json:
+            click.echo(f"  as predicted in {passed} of {self.repeat} runs, the same verdict and numbers in {same}")
+        if same < self.repeat:
+            self.failed.append(f"{one.name} on {on}: not the same numbers each time")
+
+
+def _print_repeats(repeats: Sequence[Mapping[str, Any]]) -> None:
+    click.echo("\n| claim | on | as predicted | same verdict and numbers |\n|---|---|---|---|")
+    for row in repeats:
+        words = [f"{row[name]} of {row['runs']}" for name in ("as_predicted", "same")]
+        click.echo(f"| {row['id']} {row['experiment']} | {row['on']} | {' | '.join(words)} |")
 
 
 def _print(one: Experiment, record: Any, judgement: Judgement) -> None:
@@ -210,10 +253,3 @@ def _chosen(names: tuple[str, ...], everything: bool) -> list[Experiment]:
     if bool(names) == everything:
         raise InputError("which experiments?", hint="their names, or --all; testbed experiment list has them")
     return chosen(names, everything=everything)
-
-
-def _assignments(settings: tuple[str, ...]) -> dict[str, str]:
-    for one in settings:
-        if not one.partition("=")[1] or one.startswith("="):
-            raise InputError(f"'{one}' is not NAME=VALUE", hint="for example --set net.core.somaxconn=4")
-    return dict(one.split("=", 1) for one in settings)

@@ -284,7 +284,7 @@ def _payloads(packets: Iterable[Packet], protocol: int | None) -> Iterator[_Payl
     """What the IPv4 and IPv6 packets among ``packets`` carry for one protocol; None means all but TCP and UDP."""
     waiting: dict[tuple[Any, ...], _Fragments] = {}
     for packet in packets:
-        part = {_IPV4: _ipv4, _IPV6: _ipv6}.get(packet.ethertype, _nothing)(packet.payload)
+        part = part_of(packet)
         if part is None or (part.protocol in (_TCP, _UDP) if protocol is None else part.protocol != protocol):
             continue
         seen = (packet.time_s, packet.interface)
@@ -303,8 +303,9 @@ def _payloads(packets: Iterable[Packet], protocol: int | None) -> Iterator[_Payl
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What one IP packet carries: all of a datagram, or the fragment at ``offset``. ``size`` is what its header says, if it does."""
+class Part:
+    """What one IP packet carries: all of a datagram, or the fragment at ``offset``. ``size`` is what its header says, if it does;
+    ``number`` its identification."""
 
     source: Address
     destination: Address
@@ -316,11 +317,13 @@ class _Part:
     more: bool = False
 
 
-def _nothing(_: bytes) -> None:
-    return None
+def part_of(packet: Packet) -> Part | None:
+    """What an IPv4 or IPv6 packet carries; None of any other, and of one whose header is not whole."""
+    read = {_IPV4: _ipv4, _IPV6: _ipv6}.get(packet.ethertype)
+    return read(packet.payload) if read else None
 
 
-def _ipv4(packet: bytes) -> _Part | None:
+def _ipv4(packet: bytes) -> Part | None:
     """RFC 791, section 3.1. A length of 0 is what segmentation offload may leave."""
     if len(packet) < 20:
         return None
@@ -331,10 +334,10 @@ def _ipv4(packet: bytes) -> _Part | None:
     data = packet[header : length or None]
     size = length - header if length else None
     source, destination = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
-    return _Part(source, destination, packet[9], data, size, number, (fragment & 0x1FFF) * 8, bool(fragment & 0x2000))
+    return Part(source, destination, packet[9], data, size, number, (fragment & 0x1FFF) * 8, bool(fragment & 0x2000))
 
 
-def _ipv6(packet: bytes) -> _Part | None:
+def _ipv6(packet: bytes) -> Part | None:
     """RFC 8200, sections 3 and 4; the header walk ends at the first one that is no extension header, or in a later fragment."""
     if len(packet) < 40 or packet[0] >> 4 != 6:
         return None
@@ -354,4 +357,4 @@ def _ipv6(packet: bytes) -> _Part | None:
     if end is not None and at > end:
         return None
     source, destination = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
-    return _Part(source, destination, header, packet[at:end], None if end is None else end - at, number, offset, more)
+    return Part(source, destination, header, packet[at:end], None if end is None else end - at, number, offset, more)

@@ -1,37 +1,69 @@
-"""Family C, the second half: what becomes of a handshake, what its client sees, and what accept gives."""
+"""Family C, the second half: what becomes of a handshake, and what its client sees."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
-from testbed.experiment import Cell, CellRun, Claim, Experiment, Facts, Parameter, Prediction, Scalar, Seen, Value, Verdict
-from testbed.experiment_listener import PINNED, connect, hold_acks, listen, look
+from testbed import pictures_of_queues
+from testbed.experiment import (
+    Cell,
+    CellRun,
+    Claim,
+    Expected,
+    Experiment,
+    Facts,
+    Parameter,
+    Prediction,
+    Scalar,
+    Seen,
+    Value,
+    Verdict,
+    between,
+)
+from testbed.experiment_listener import (
+    NO_KERNEL,
+    PINNED,
+    connect,
+    half_open,
+    half_open_limit,
+    hold_acks,
+    limit_of,
+    listen,
+    look,
+    waiting,
+)
 from testbed.experiment_stage import Stage
 
-NO_KERNEL = "the queues are the kernel's, and an emulated host has the machine's: a native host shows the same"
-
-
-def waiting(stage: Stage) -> int:
-    return look(stage).waiting
-
-
-def half_open(stage: Stage) -> int:
-    return look(stage).half_open
-
-
 # C4
+
+COOKIES, SYNACK_RETRIES = "net.ipv4.tcp_syncookies", "net.ipv4.tcp_synack_retries"
+CLOCK = "the clock is read when it is noticed, on a machine that may be busy"
+
+
+def handshakes(_: Mapping[str, Scalar]) -> Sequence[Cell]:
+    return [
+        Cell("the ACK held up", {"way": "held"}),
+        Cell("the ACK held up, syncookies=2", {"way": "cookie"}, {COOKIES: 2}),
+        *(Cell(f"no ACK ever, synack_retries={r}", {"way": "lost"}, {SYNACK_RETRIES: r}) for r in (1, 2)),
+    ]
 
 
 def provoke_handshake(stage: Stage, _: Cell) -> None:
     listen(stage, 8)
     if stage.parameters["hold"]:
         hold_acks(stage)
+    stage.on("server").do("import time; began = time.monotonic()")
     connect(stage, held=True)
     stage.wait(lambda: stage.states("client", peer_port=stage.port) == ["ESTABLISHED"], "the client to be connected")
 
 
-def observe_handshake(stage: Stage, _: Cell) -> Seen:
+def observe_handshake(stage: Stage, cell: Cell) -> Seen:
+    if cell.values["way"] == "lost":
+        at_first = stage.states("server", port=stage.port)
+        stage.wait(lambda: half_open(stage) == 0, "the server to give up")
+        after_s = stage.on("server").do("time.monotonic() - began")
+        then = stage.states("server", port=stage.port)
+        return {"server, ACK held": at_first, "SYN_RECV lasts s": round(after_s, 2), "server, then": then}
     seen = {
         "client, ACK held": stage.states("client", peer_port=stage.port),
         "server, ACK held": stage.states("server", port=stage.port),
@@ -39,19 +71,41 @@ def observe_handshake(stage: Stage, _: Cell) -> Seen:
     }
     if stage.parameters["hold"]:
         stage.open("client")
+    if cell.values["way"] == "cookie":
+        stage.on("client").do("c.send(b'with an ACK')")  # nobody repeats a SYN-ACK that was forgotten
     stage.wait(lambda: waiting(stage) == 1, "the connection to move into the accept queue")
     return {**seen, "server, then": stage.states("server", port=stage.port), "accept queue, then": waiting(stage)}
 
 
+def way_of(run: CellRun) -> str:
+    """How a cell was provoked; earlier records have only one."""
+    return str(run.values.get("way", "held"))
+
+
 def was_held(run: CellRun) -> str:
-    return "" if run.seen["server, ACK held"] == ["SYN_RECV"] else f"the server was {run.seen['server, ACK held']}: no ACK was held up"
+    there = [] if way_of(run) == "cookie" else ["SYN_RECV"]
+    return "" if run.seen["server, ACK held"] == there else f"the server was {run.seen['server, ACK held']}: no ACK was held up"
+
+
+def predict_handshake(_: Facts, run: CellRun) -> Mapping[str, Value | Expected]:
+    if way_of(run) == "lost":
+        lasts = 2 ** (run.sysctl(SYNACK_RETRIES) + 1) - 1
+        lifetime = between(lasts - 0.2, lasts + 2, reason=CLOCK)
+        return {"server, ACK held": ["SYN_RECV"], "SYN_RECV lasts s": lifetime, "server, then": []}
+    return {
+        "client, ACK held": ["ESTABLISHED"],
+        "server, ACK held": [] if way_of(run) == "cookie" else ["SYN_RECV"],
+        "accept queue, ACK held": 0,
+        "server, then": ["ESTABLISHED"],
+        "accept queue, then": 1,
+    }
 
 
 def judge_handshake(_: Facts, runs: Sequence[CellRun]) -> Verdict:
-    (run,) = runs
-    if run.seen["accept queue, ACK held"] == 0 and run.seen["server, then"] == ["ESTABLISHED"]:
+    (seen,) = [run.seen for run in runs if way_of(run) == "held"]
+    if seen["accept queue, ACK held"] == 0 and seen["server, then"] == ["ESTABLISHED"]:
         return Verdict("HOLDS", "while the ACK is held up the client is ESTABLISHED already, and the server SYN_RECV")
-    return Verdict("REFUTED", f"the accept queue had {run.seen['accept queue, ACK held']} before the ACK came")
+    return Verdict("REFUTED", f"the accept queue had {seen['accept queue, ACK held']} before the ACK came")
 
 
 HANDSHAKE = Experiment(
@@ -61,18 +115,21 @@ HANDSHAKE = Experiment(
         "A SYN makes an entry in state SYN_RCVD; the client's ACK makes it ESTABLISHED and moves it to the queue of complete connections.",
         "Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, section 4.5; RFC 9293, section 3.5",
     ),
-    linux="Holds, but for SYN cookies, which leave no entry. A lost ACK is made up for when the server repeats its SYN-ACK.",
-    prediction=Prediction(
-        "ACK held up: client ESTABLISHED, server SYN_RECV, accept queue empty; then ESTABLISHED, 1",
-        ("net/ipv4/tcp_minisocks.c: tcp_check_req", "net/ipv4/inet_connection_sock.c: reqsk_timer_handler"),
-        lambda _, __: {
-            "client, ACK held": ["ESTABLISHED"],
-            "server, ACK held": ["SYN_RECV"],
-            "accept queue, ACK held": 0,
-            "server, then": ["ESTABLISHED"],
-            "accept queue, then": 1,
-        },
+    linux=(
+        "Holds, but for SYN cookies, which leave no entry. A lost ACK is made up for when the server repeats its SYN-ACK; it does so "
+        "tcp_synack_retries times, and then forgets the request, of which the client knows nothing."
     ),
+    prediction=Prediction(
+        "ACK held up: client ESTABLISHED, server SYN_RECV (with a cookie: nothing), accept queue empty; then ESTABLISHED, 1. "
+        "SYN_RECV without an ACK: 2^(r+1) - 1 s for tcp_synack_retries = r",
+        (
+            "net/ipv4/tcp_minisocks.c: tcp_check_req",
+            "net/ipv4/inet_connection_sock.c: reqsk_timer_handler",
+            "net/ipv4/syncookies.c: cookie_v4_check",
+        ),
+        predict_handshake,
+    ),
+    cells=handshakes,
     provoke=provoke_handshake,
     observe=observe_handshake,
     took_effect=was_held,
@@ -85,7 +142,8 @@ HANDSHAKE = Experiment(
 
 # C5
 
-ABORT = "net.ipv4.tcp_abort_on_overflow"
+ABORT, LINEAR = "net.ipv4.tcp_abort_on_overflow", "net.ipv4.tcp_syn_linear_timeouts"
+GHOSTS_BACKLOG = 1
 
 
 def full_queues(_: Mapping[str, Scalar]) -> Sequence[Cell]:
@@ -94,15 +152,44 @@ def full_queues(_: Mapping[str, Scalar]) -> Sequence[Cell]:
         Cell("a client too many, abort_on_overflow=1", {"way": "one more"}, {ABORT: 1}),
         Cell("ACKs held up until the queue is full", {"way": "phantoms"}),
         Cell("ACKs held up until the queue is full, abort_on_overflow=1", {"way": "phantoms"}, {ABORT: 1}),
+        *(Cell(f"nobody accepts, syn_retries={r}", {"way": "gives up", "retries": r}) for r in (1, 2)),
+        Cell("all ACKs held up, with cookies", {"way": "ghosts"}),
     ]
 
 
+def provoke_ghosts(stage: Stage) -> None:
+    """Clients whose ACKs never come, many more than there may be half-open requests: the others were answered with a cookie."""
+    listen(stage, GHOSTS_BACKLOG)
+    hold_acks(stage)
+    for number in range(1, int(stage.parameters["ghosts"]) + 1):
+        connect(stage, held=True)
+        stage.wait(
+            lambda number=number: stage.states("client", peer_port=stage.port).count("ESTABLISHED") == number,  # type: ignore[misc]
+            f"client {number} to be connected",
+        )
+
+
+def observe_giving_up(stage: Stage, retries: int) -> Seen:
+    client, host = stage.on("client"), stage.hosts["client"]
+    # Newer kernels repeat the first SYNs every second, and older ones have no such choice.
+    if LINEAR in host.sysctl:
+        host.sysctl[LINEAR] = 0
+    client.do("c = socket.socket(); c.setblocking(False); clients.append(c); import time")
+    client.do(f"c.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, {retries}); began = time.monotonic()")
+    client.do(f"c.connect_ex(({stage.addresses['server']!r}, {stage.port}))")
+    number = stage.wait(lambda: client.look("c.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)"), "the client to give up")
+    return {"its error": client.do(f"errno.errorcode[{number}]"), "after s": round(client.do("time.monotonic() - began"), 2)}
+
+
 def provoke_full(stage: Stage, cell: Cell) -> None:
-    """``one more``: b + 1 clients fill the queue, and one more comes. ``phantoms``: b clients, and b more whose ACKs come when there is
-    one place only."""
+    """``one more``: b + 1 clients fill the queue, and one more comes; ``gives up``: it has few tries. ``phantoms``: b clients, and b more
+    whose ACKs come when there is one place only."""
     b = int(stage.parameters["b"])
+    if cell.values["way"] == "ghosts":
+        provoke_ghosts(stage)
+        return
     listen(stage, b)
-    normal = b + 1 if cell.values["way"] == "one more" else b
+    normal = b if cell.values["way"] == "phantoms" else b + 1
     for number in range(1, normal + 1):
         connect(stage)
         stage.wait(lambda number=number: waiting(stage) == number, f"client {number} to be in the accept queue")  # type: ignore[misc]
@@ -117,6 +204,16 @@ def provoke_full(stage: Stage, cell: Cell) -> None:
 
 def observe_full(stage: Stage, cell: Cell) -> Seen:
     b, host, client = int(stage.parameters["b"]), stage.hosts["server"], stage.on("client")
+    if cell.values["way"] == "gives up":
+        return observe_giving_up(stage, int(cell.values["retries"]))
+    if cell.values["way"] == "ghosts":
+        connected = stage.states("client", peer_port=stage.port).count("ESTABLISHED")
+        return {
+            "clients that think they are connected": connected,
+            "half open": half_open(stage),
+            "accept queue": waiting(stage),
+            "all that the server has of them": len(stage.states("server", port=stage.port)),
+        }
     if cell.values["way"] == "one more":
         before = look(stage)
         connect(stage)
@@ -146,8 +243,19 @@ def observe_full(stage: Stage, cell: Cell) -> Seen:
     }
 
 
-def predict_full(facts: Facts, run: CellRun) -> Mapping[str, Value]:
+def predict_full(facts: Facts, run: CellRun) -> Mapping[str, Value | Expected]:
     b = int(facts.parameters["b"])
+    if run.values["way"] == "gives up":
+        last = 2 ** (int(run.values["retries"]) + 1) - 1
+        return {"its error": "ETIMEDOUT", "after s": between(last - 0.1, last + 2, reason=CLOCK)}
+    if run.values["way"] == "ghosts":
+        there = half_open_limit(facts, limit_of(GHOSTS_BACKLOG, run.sysctl("net.core.somaxconn")))
+        return {
+            "clients that think they are connected": int(facts.parameters["ghosts"]),
+            "half open": there,
+            "accept queue": 0,
+            "all that the server has of them": there,
+        }
     if run.values["way"] == "one more":
         return {"the one more": ["SYN_SENT"], "its error": 0, "after an accept": ["ESTABLISHED"] * (b + 2)}
     gone = b - 1 if run.sysctls.get(ABORT, 0) else 0
@@ -183,15 +291,18 @@ FULL = Experiment(
     ),
     linux=(
         "Holds for SYNs, whatever tcp_abort_on_overflow is. That acts on the last ACK of a handshake that finds the queue full: with 0 the "
-        "client thinks it is connected, to a server that knows nothing of it (a phantom), with 1 it is reset."
+        "client thinks it is connected, to a server that knows nothing of it (a phantom), with 1 it is reset. A client that was answered "
+        "with a SYN cookie thinks so too, before the server has anything of it (a ghost)."
     ),
     prediction=Prediction(
         "one more: SYN_SENT, no error, gets in after an accept. b clients, then b whose ACKs were held up: b - 1 "
-        "phantoms, or resets with abort=1",
+        "phantoms, or resets with abort=1. ETIMEDOUT after 2^(r+1) - 1 s with r retries. Of all clients whose ACKs are held up only "
+        "as many as may be half open (backlog 1: 2, before Linux 6.14 1) are known to the server",
         (
             "net/ipv4/tcp_input.c: tcp_conn_request, sk_acceptq_is_full",
             "net/ipv4/tcp_minisocks.c: tcp_check_req, listen_overflow",
             "Documentation/networking/ip-sysctl.rst: tcp_abort_on_overflow",
+            "net/ipv4/tcp_timer.c: tcp_write_timeout, retransmits_timed_out",
         ),
         predict_full,
     ),
@@ -200,156 +311,14 @@ FULL = Experiment(
     observe=observe_full,
     judge=judge_full,
     others=("client",),
+    picture=pictures_of_queues.views,
+    watched="ACKs held up until the queue is full",
     refused={"emulated": NO_KERNEL},
-    parameters={"b": Parameter(3, "the backlog, 2 or more")},
+    parameters={
+        "b": Parameter(3, "the backlog", least=2, most=64),
+        "ghosts": Parameter(6, "clients whose ACKs never come", least=3, most=100),
+    },
     sysctls=PINNED,
 )
 
-# C6
-
-
-def accepts(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    return [Cell("two clients, the first one's ACK held up"), Cell("nobody there"), Cell("data before accept"), Cell("reset before accept")]
-
-
-def provoke_accept(stage: Stage, cell: Cell) -> None:
-    listen(stage, 8)
-    if cell.name == "nobody there":
-        return
-    if cell.name.startswith("two"):
-        if stage.parameters["hold"]:
-            hold_acks(stage)
-        for number, held in ((1, True), (2, False)):
-            connect(stage, held=held)
-            stage.wait(lambda number=number: waiting(stage) + half_open(stage) == number, f"client {number} to arrive")  # type: ignore[misc]
-        stage.wait(lambda: waiting(stage) == (1 if stage.parameters["hold"] else 2), "the second client to be complete")
-        if stage.parameters["hold"]:
-            stage.open("client")
-            stage.wait(lambda: waiting(stage) == 2, "the first client to be complete as well")
-        return
-    connect(stage)
-    stage.wait(lambda: waiting(stage) == 1, "the client to arrive")
-    if cell.name == "data before accept":
-        stage.on("client").do("c.send(b'early')")
-        stage.wait(
-            lambda: any(one.receive_queue == 5 for one in stage.hosts["server"].sockets(stage.port, state="ESTABLISHED")),
-            "the data to arrive",
-        )
-    else:
-        stage.on("client").do("c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('=ii', 1, 0)); c.close()")
-        stage.wait(lambda: stage.states("server", port=stage.port) == [], "the connection to be reset")
-
-
-def observe_accept(stage: Stage, cell: Cell) -> Seen:
-    server = stage.on("server")
-    if cell.name == "nobody there":
-        return {"accept": server.outcome("s.accept()")}
-    if cell.name.startswith("two"):
-        ports = stage.on("client").do("[c.getsockname()[1] for c in clients]")
-        return {"order of accept": [ports.index(server.do("(a := s.accept())[1][1]")) + 1 for _ in range(2)]}
-    seen: dict[str, Value] = {"accept": server.outcome("a, _ = s.accept()")}
-    server.do("def read(): global data; data = a.recv(10)")
-    return {**seen, "recv": server.outcome("read()"), "data": server.do("globals().get('data', b'').decode()")}
-
-
-def predict_accept(_: Facts, run: CellRun) -> Mapping[str, Value]:
-    if run.cell == "nobody there":
-        return {"accept": "EAGAIN"}
-    if run.cell.startswith("two"):
-        return {"order of accept": [2, 1]}
-    if run.cell == "data before accept":
-        return {"accept": "ok", "recv": "ok", "data": "early"}
-    return {"accept": "ok", "recv": "ECONNRESET", "data": ""}
-
-
-def judge_accept(_: Facts, runs: Sequence[CellRun]) -> Verdict:
-    by_name = {run.cell: run.seen for run in runs}
-    order, nobody = by_name["two clients, the first one's ACK held up"]["order of accept"], by_name["nobody there"]["accept"]
-    if nobody == "ok" or order != [2, 1]:
-        return Verdict("REFUTED", f"accepted in the order {order}; with nobody there: {nobody}")
-    return Verdict("HOLDS", "the one that came first and completed last is accepted last")
-
-
-ACCEPT = Experiment(
-    id="C6",
-    name="accept-order",
-    claim=Claim(
-        "accept takes the first of the complete connections, and blocks when there is none.",
-        "Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, section 4.6",
-    ),
-    linux="Holds: first is who completed first, not who sent its SYN first. Data may wait in it, and it may have been reset already.",
-    prediction=Prediction(
-        "2, 1; EAGAIN where it would block; early data is there; of a connection that was reset accept is told nothing, recv is",
-        ("net/ipv4/inet_connection_sock.c: inet_csk_accept, inet_csk_reqsk_queue_add", "accept(2)"),
-        predict_accept,
-    ),
-    cells=accepts,
-    provoke=provoke_accept,
-    observe=observe_accept,
-    judge=judge_accept,
-    others=("client",),
-    refused={"emulated": NO_KERNEL},
-    parameters={"hold": Parameter(True, "whether the first client's ACK is held up")},
-    sysctls=PINNED,
-)
-
-# C7
-
-
-def provoke_listing(stage: Stage, _: Cell) -> None:
-    listen(stage, int(stage.parameters["b"]))
-    for number in range(1, int(stage.parameters["clients"]) + 1):
-        connect(stage)
-        stage.wait(lambda number=number: waiting(stage) == number, f"client {number} to be in the accept queue")  # type: ignore[misc]
-
-
-def observe_listing(stage: Stage, _: Cell) -> Seen:
-    host = stage.hosts["server"]
-    netstat = host.run(["netstat", "-l", "-t", "-n"]).check(where="the server").text
-    found = re.search(rf"^tcp\s+(\d+)\s+(\d+)\s+\S+:{stage.port}\s", netstat, re.MULTILINE)
-    (listening,) = host.sockets(stage.port, state="LISTEN")
-    children = host.sockets(stage.port, state="ESTABLISHED")
-    return {
-        "ss Recv-Q": listening.receive_queue,
-        "ss Send-Q": listening.send_queue,
-        "netstat Recv-Q": int(found[1]) if found else None,
-        "netstat Send-Q": int(found[2]) if found else None,
-        "connections not accepted": len(children),
-        "of them somebody's": sum(bool(one.owners) for one in children),
-    }
-
-
-def judge_listing(facts: Facts, runs: Sequence[CellRun]) -> Verdict:
-    (run,) = runs
-    if run.seen["netstat Recv-Q"] == run.seen["ss Recv-Q"] == facts.parameters["clients"]:
-        return Verdict("HOLDS", "Recv-Q of a listening socket is the length of its accept queue")
-    return Verdict("REFUTED", f"netstat says {run.seen['netstat Recv-Q']}, ss {run.seen['ss Recv-Q']}")
-
-
-LISTING = Experiment(
-    id="C7",
-    name="netstat",
-    claim=Claim("netstat shows the connections that wait.", "netstat(8); ss(8)"),
-    linux="Holds. Only ss shows the limit, as Send-Q; netstat has 0 there. Connections that nobody accepted belong to no process.",
-    prediction=Prediction(
-        "Recv-Q: the accept queue's length; Send-Q: min(backlog, somaxconn) by ss, 0 by netstat",
-        ("net/ipv4/tcp_diag.c: tcp_diag_get_info", "net/ipv4/tcp_ipv4.c: get_tcp4_sock"),
-        lambda facts, run: {
-            "ss Recv-Q": facts.parameters["clients"],
-            "ss Send-Q": min(int(facts.parameters["b"]), run.sysctl("net.core.somaxconn")),
-            "netstat Recv-Q": facts.parameters["clients"],
-            "netstat Send-Q": 0,
-            "connections not accepted": facts.parameters["clients"],
-            "of them somebody's": 0,
-        },
-    ),
-    provoke=provoke_listing,
-    observe=observe_listing,
-    judge=judge_listing,
-    others=("client",),
-    refused={"emulated": NO_KERNEL},
-    parameters={"b": Parameter(5, "the backlog"), "clients": Parameter(2, "how many clients wait")},
-    sysctls=PINNED,
-)
-
-EXPERIMENTS = (HANDSHAKE, FULL, ACCEPT, LISTING)
+EXPERIMENTS = (HANDSHAKE, FULL)

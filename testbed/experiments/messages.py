@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_bytes
 from testbed.experiment import (
     KINDS,
     Cell,
@@ -30,49 +31,102 @@ def waiting():
     fcntl.ioctl(a.fileno(), 0x541B, buffer)  # FIONREAD
     return int.from_bytes(buffer, sys.byteorder)
 """
+# And how many have not been sent yet.
+UNSENT = """
+def unsent():
+    buffer = bytearray(4)
+    fcntl.ioctl(c.fileno(), 0x894B, buffer)  # SIOCOUTQNSD
+    return int.from_bytes(buffer, sys.byteorder)
+"""
 PIECE = 7
 
 # E1
 
 
-def streams(_: Mapping[str, Scalar]) -> Sequence[Cell]:
+def streams(given: Mapping[str, Scalar]) -> Sequence[Cell]:
     cells = [
         Cell(f"{k} sends, TCP_NODELAY={int(flag)}", {"sends": [PIECE] * k, "nodelay": flag})
-        for k in (1, 2, 5, 10)
+        for k in ([int(given["sends"])] if "sends" in given else (1, 2, 5, 10))
         for flag in (False, True)
     ]
-    return [*cells, Cell("1 send of 100, recv of 30", {"sends": [100], "nodelay": False, "recv": 30})]
+    if "sends" in given:
+        return cells
+    five = {"sends": [PIECE] * 5}
+    return [
+        *cells,
+        Cell("1 send of 100, recv of 30", {"sends": [100], "nodelay": False, "recv": 30}),
+        Cell("1 send of 5, recv of 10", {"sends": [5], "nodelay": False, "recv": 10}),
+        Cell("2 sends of 5, recv of 10 with MSG_WAITALL", {"way": "all", "sends": [5], "nodelay": False}),
+        *(Cell(f"5 sends before an ACK, TCP_NODELAY={int(flag)}", {"way": "no ACK", **five, "nodelay": flag}) for flag in (False, True)),
+        Cell("5 sends, TCP_CORK", {"way": "cork", **five, "nodelay": False}),
+    ]
 
 
 def provoke_stream(stage: Stage, cell: Cell) -> None:
-    client, server = stage.on("client"), stage.on("server")
+    client, server, way = stage.on("client"), stage.on("server"), cell.values.get("way")
+    client.do(UNSENT)
     server.do(WAITING)
     server.do(f"s = socket.create_server(('', {stage.port}))")
     client.do("c = socket.socket()")
     client.do(f"c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, {int(cell.values['nodelay'])})")
     client.do(f"c.connect(({stage.addresses['server']!r}, {stage.port}))")
     server.do("s.settimeout(20); a = s.accept()[0]; a.settimeout(20)")
-    for size in cell.values["sends"]:
-        client.do(f"c.sendall(bytes({size}))")
-    stage.wait(lambda: server.do("waiting()") == sum(cell.values["sends"]), "all bytes to have arrived")
+    if way == "no ACK":
+        stage.drop("client", incoming=f"tcp sport {stage.port}")
+    sends = "; ".join(f"c.sendall(bytes({size}))" for size in cell.values["sends"])
+    if way == "cork":
+        # At once: what is corked goes all the same after 200 ms.
+        client.do(f"c.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1); {sends}; corked = unsent()")
+        client.do("c.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)")
+    else:
+        client.do(sends)
+    if way != "no ACK":
+        all_there(stage, cell)
+
+
+def all_there(stage: Stage, cell: Cell) -> None:
+    stage.wait(lambda: stage.on("server").look("waiting()") == sum(cell.values["sends"]), "all bytes to have arrived")
 
 
 def observe_stream(stage: Stage, cell: Cell) -> Seen:
-    server, size = stage.on("server"), int(cell.values.get("recv", 4096))
+    client, server, way, size = stage.on("client"), stage.on("server"), cell.values.get("way"), int(cell.values.get("recv", 4096))
+    seen: dict[str, Value] = {}
+    if way == "all":
+        server.do("import threading; a.settimeout(None); got = []")  # else it is not the kernel that waits
+        server.do("t = threading.Thread(target=lambda: got.append(len(a.recv(10, socket.MSG_WAITALL))), daemon=True); t.start()")
+        stage.wait(lambda: server.look("waiting()") == 0, "recv to have taken the first bytes")
+        client.do("c.sendall(bytes(5))")
+        server.do("t.join(20)")
+        return {"recv with MSG_WAITALL": server.do("got")}
+    if way == "cork":
+        seen = {"not sent while corked": client.do("corked")}
+    if way == "no ACK":
+        left = client.do("unsent()")
+        sent = sum(cell.values["sends"]) - left
+        stage.wait(lambda: server.look("waiting()") >= sent, "what was sent to have arrived")
+        seen = {"not sent before an ACK": left, "arrived before an ACK": server.do("waiting()")}
+        stage.open("client")
+        all_there(stage, cell)
     server.do(f"got = [len(a.recv({size}))]\nwhile waiting(): got.append(len(a.recv({size})))")
-    return {"recv": server.do("got")}
+    return {**seen, "recv": server.do("got")}
 
 
 def predict_stream(_: Facts, run: CellRun) -> Mapping[str, Value]:
-    left, size, got = sum(run.values["sends"]), int(run.values.get("recv", 4096)), []
+    left, size, got, way = sum(run.values["sends"]), int(run.values.get("recv", 4096)), [], run.values.get("way")
+    if way == "all":
+        return {"recv with MSG_WAITALL": [10]}
+    seen: dict[str, Value] = {"not sent while corked": left} if way == "cork" else {}
+    if way == "no ACK":
+        at_once = left if run.values["nodelay"] else run.values["sends"][0]
+        seen = {"not sent before an ACK": left - at_once, "arrived before an ACK": at_once}
     while left:
         got.append(min(left, size))
         left -= got[-1]
-    return {"recv": got}
+    return {**seen, "recv": got}
 
 
 def judge_stream(_: Facts, runs: Sequence[CellRun]) -> Verdict:
-    kept = [run.cell for run in runs if len(run.values["sends"]) > 1 and run.seen["recv"] == run.values["sends"]]
+    kept = [run.cell for run in runs if len(run.values["sends"]) > 1 and run.seen.get("recv") == run.values["sends"]]
     if kept:
         return Verdict("REFUTED", f"a recv for each send: {', '.join(kept)}")
     return Verdict("HOLDS", "several sends come as one recv, and one send as several, with TCP_NODELAY or without")
@@ -85,10 +139,20 @@ STREAM = Experiment(
         "TCP is a stream of bytes: it keeps no boundaries between sends.",
         "Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, section 2.4; RFC 9293, section 3.8",
     ),
-    linux="Holds. What has arrived comes with one recv if it fits; TCP_NODELAY changes how many segments there are, not what recv gives.",
+    linux=(
+        "Holds. What has arrived comes with one recv if it fits. TCP_NODELAY and TCP_CORK change how many segments there are and when "
+        "they go, not what recv gives: of small sends only the first goes before an ACK has come (Nagle); with TCP_NODELAY all do, and "
+        "none while corked."
+    ),
     prediction=Prediction(
-        "k sends that have arrived: one recv of all; n bytes with a buffer of r: ceil(n/r) recvs",
-        ("net/ipv4/tcp.c: tcp_recvmsg_locked", "RFC 9293, section 3.9.1.3"),
+        "k sends that have arrived: one recv of all; n bytes with a buffer of r: ceil(n/r) recvs; MSG_WAITALL: as many as asked for. k "
+        "sends of 7 before an ACK: 7 go, with TCP_NODELAY 7k, corked 0",
+        (
+            "net/ipv4/tcp.c: tcp_recvmsg_locked",
+            "RFC 9293, sections 3.7.4 and 3.9.1.3",
+            "net/ipv4/tcp_output.c: tcp_nagle_check",
+            "tcp(7): TCP_CORK",
+        ),
         predict_stream,
     ),
     cells=streams,
@@ -96,7 +160,11 @@ STREAM = Experiment(
     observe=observe_stream,
     judge=judge_stream,
     others=("client",),
+    watched="2 sends, TCP_NODELAY=0",
     kinds=KINDS,
+    parameters={"sends": Parameter(None, "how many sends of 7 bytes", usual=5, least=1, most=1000)},
+    # Else a probe for a lost ACK takes new bytes with it, and what Nagle lets go may be held up for another reason.
+    sysctls={"net.ipv4.tcp_early_retrans": 0, "net.ipv4.tcp_autocorking": 0},
 )
 
 # E2
@@ -174,8 +242,9 @@ DATAGRAM = Experiment(
 EXACT_FROM = (6, 18)
 
 
-def sizes(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    return [Cell(f"{size} bytes each", {"size": size}) for size in (10, 100, 1000)]
+def sizes(given: Mapping[str, Scalar]) -> Sequence[Cell]:
+    chosen = [given["size"]] if "size" in given else (10, 100, 1000)
+    return [Cell(f"{size} bytes each", {"size": size}) for size in chosen]
 
 
 def provoke_overflow(stage: Stage, cell: Cell) -> None:
@@ -263,8 +332,13 @@ OVERFLOW = Experiment(
     took_effect=buffer_was_full,
     judge=judge_overflow,
     others=("client",),
+    picture=pictures_of_bytes.held_datagrams,
     refused={"emulated": NO_KERNEL},
-    parameters={"rcvbuf": Parameter(8192, "what SO_RCVBUF is set to"), "datagrams": Parameter(60, "how many are sent")},
+    parameters={
+        "rcvbuf": Parameter(8192, "what SO_RCVBUF is set to", least=0),
+        "datagrams": Parameter(60, "how many are sent", least=2, most=100_000),
+        "size": Parameter(None, "the bytes of each", usual=100, least=1, most=1472),
+    },
 )
 
 EXPERIMENTS = (STREAM, DATAGRAM, OVERFLOW)

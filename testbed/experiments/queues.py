@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_queues
 from testbed.counters import Counters
 from testbed.experiment import (
     Cell,
@@ -18,30 +19,15 @@ from testbed.experiment import (
     Seen,
     Value,
     Verdict,
-    one_of,
 )
-from testbed.experiment_listener import PINNED, connect, hold_syn_acks, listen, look
+from testbed.experiment_listener import NO_KERNEL, PINNED, connect, half_open_limit, hold_syn_acks, limit_of, listen, look
 from testbed.experiment_stage import Stage
 
-NO_KERNEL = "the queues are the kernel's, and an emulated host has the machine's: a native host shows the same"
 MORE = 2  # attempts beyond what should fit
 WATCHED = (
     *("TcpExt.ListenOverflows", "TcpExt.ListenDrops", "TcpExt.TCPReqQFullDrop", "TcpExt.TCPReqQFullDoCookies"),
     "TcpExt.SyncookiesSent",
 )
-NEWER_LIMIT = (6, 14)  # "tcp: allow one more half-open request": > instead of >= in inet_csk_reqsk_queue_is_full
-
-
-def limit_of(backlog: int, somaxconn: int) -> int:
-    """L: the backlog as the kernel takes it (inet_listen, __sys_listen): unsigned, and somaxconn at most."""
-    return min(backlog % 2**32, somaxconn)
-
-
-def half_open_limit(facts: Facts, limit: int) -> Value | Expected:
-    """How many half-open requests a listening socket with limit L has at most (inet_csk_reqsk_queue_is_full)."""
-    if facts.release >= NEWER_LIMIT:
-        return limit + 1
-    return one_of(limit, limit + 1, reason="kernels before 6.14 have L, unless the change was brought to them")
 
 
 # Provoking
@@ -151,7 +137,13 @@ TWO = Experiment(
 # C2
 
 
-def backlogs(_: Mapping[str, Scalar]) -> Sequence[Cell]:
+FILLS = ("accept queue", "half open", "both")
+
+
+def backlogs(given: Mapping[str, Scalar]) -> Sequence[Cell]:
+    fills = [given["fill"]] if "fill" in given else FILLS
+    if "backlog" in given:
+        return [Cell(f"b={given['backlog']}: {fill}", {"b": given["backlog"], "fill": fill}) for fill in fills]
     cells = [
         Cell(f"b={b} S={s}: accept queue", {"b": b, "fill": "accept queue"}, {"net.core.somaxconn": s})
         for s in (1, 4)
@@ -161,7 +153,7 @@ def backlogs(_: Mapping[str, Scalar]) -> Sequence[Cell]:
     both = {"fill": "both"}
     cells += [Cell(f"b={b} S=128, cookies: both", {"b": b, **both}, {"net.ipv4.tcp_syncookies": 1}) for b in (1, 3)]
     cells += [Cell(f"b={b} S=128, no cookies: both", {"b": b, **both}, {"net.ipv4.tcp_syncookies": 0}) for b in (1, 3)]
-    return cells
+    return [cell for cell in cells if cell.values["fill"] in fills]
 
 
 def provoke_backlog(stage: Stage, cell: Cell) -> None:
@@ -240,26 +232,45 @@ BACKLOG = Experiment(
     took_effect=something_waits,
     judge=judge_backlog,
     others=("client",),
+    picture=pictures_of_queues.queues_by_backlog,
+    watched="b=1 S=128, cookies: both",
     refused={"emulated": NO_KERNEL},
+    parameters={
+        "backlog": Parameter(None, "the backlog given to listen", usual=8, least=-1, most=512),
+        "fill": Parameter(None, f"which queue is filled: {', '.join(FILLS)}", usual=FILLS[0], choices=FILLS),
+    },
     sysctls=PINNED,
 )
 
 # C3
 
+COOKIES, SYN_BACKLOG_M = "net.ipv4.tcp_syncookies", "net.ipv4.tcp_max_syn_backlog"
 
-def syn_backlogs(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    cookies, most = "net.ipv4.tcp_syncookies", "net.ipv4.tcp_max_syn_backlog"
-    cells = [Cell(f"syncookies=0 M={m} b=128", {"b": 128}, {cookies: 0, most: m}) for m in (0, 1, 2, 3, 4)]
-    cells += [Cell(f"syncookies=0 M=1024 b={b}", {"b": b}, {cookies: 0, most: 1024}) for b in (1, 2)]
-    cells += [Cell(f"syncookies=1 M={m} b=3", {"b": 3}, {cookies: 1, most: m}) for m in (0, 1, 1024)]
-    return [*cells, Cell("syncookies=2 M=1024 b=3", {"b": 3}, {cookies: 2, most: 1024})]
+
+def limit_by_m(most: int) -> int:
+    """How many half-open requests there are with tcp_max_syn_backlog = M, without cookies: a quarter is for peers that are known."""
+    return most - (most >> 2) + 1
+
+
+def syn_backlogs(given: Mapping[str, Scalar]) -> Sequence[Cell]:
+    if "backlog" in given:
+        return [Cell(f"b={given['backlog']}", {"b": given["backlog"]})]
+    cells = [Cell(f"syncookies=0 M={m} b=128", {"b": 128}, {COOKIES: 0, SYN_BACKLOG_M: m}) for m in (0, 1, 2, 3, 4)]
+    cells += [Cell(f"syncookies=0 M=1024 b={b}", {"b": b}, {COOKIES: 0, SYN_BACKLOG_M: 1024}) for b in (1, 2)]
+    cells += [Cell(f"syncookies=1 M={m} b=3", {"b": 3}, {COOKIES: 1, SYN_BACKLOG_M: m}) for m in (0, 1, 1024)]
+    return [*cells, Cell("syncookies=2 M=1024 b=3", {"b": 3}, {COOKIES: 2, SYN_BACKLOG_M: 1024})]
 
 
 def provoke_syn_backlog(stage: Stage, cell: Cell) -> None:
     stage.hosts["server"].run(["ip", "tcp_metrics", "flush"]).check(where="the server")
+    server = stage.hosts["server"]
     listen(stage, int(cell.values["b"]))
     hold_syn_acks(stage)
-    counted = fill_half_open(stage, 5 + MORE)
+    # Beyond every limit that may count: without cookies the smaller one does.
+    enough = look(stage).limit + 1
+    if not server.sysctl[COOKIES]:
+        enough = min(enough, limit_by_m(int(server.sysctl[SYN_BACKLOG_M])))
+    counted = fill_half_open(stage, enough + MORE)
     stage.on("client").do(f"counted = {sorted(name for name in WATCHED if counted[name])!r}")
 
 
@@ -269,13 +280,13 @@ def observe_syn_backlog(stage: Stage, _: Cell) -> Seen:
 
 def predict_syn_backlog(facts: Facts, run: CellRun) -> Mapping[str, Value | Expected]:
     limit = limit_of(int(run.values["b"]), run.sysctl("net.core.somaxconn"))
-    cookies, most = run.sysctl("net.ipv4.tcp_syncookies"), run.sysctl("net.ipv4.tcp_max_syn_backlog")
+    cookies, most = run.sysctl(COOKIES), run.sysctl(SYN_BACKLOG_M)
     answered = ["TcpExt.SyncookiesSent", "TcpExt.TCPReqQFullDoCookies"]
     if cookies == 2:
         return {"half open": 0, "counters that rose": answered}
     if cookies == 1:
         return {"half open": half_open_limit(facts, limit), "counters that rose": answered}
-    by_m = most - (most >> 2) + 1
+    by_m = limit_by_m(most)
     if by_m <= limit:
         return {"half open": by_m, "counters that rose": ["TcpExt.ListenDrops"]}
     return {"half open": half_open_limit(facts, limit), "counters that rose": ["TcpExt.ListenDrops", "TcpExt.TCPReqQFullDrop"]}
@@ -313,7 +324,10 @@ SYN_BACKLOG = Experiment(
     took_effect=somebody_was_refused,
     judge=judge_syn_backlog,
     others=("client",),
+    picture=pictures_of_queues.half_open_by_limit,
+    watched="syncookies=0 M=1 b=128",
     refused={"emulated": NO_KERNEL},
+    parameters={"backlog": Parameter(None, "the backlog given to listen", usual=24, least=0, most=512)},
     sysctls=PINNED,
 )
 

@@ -1,88 +1,13 @@
-"""Family D: a server that is restarted, SO_REUSEADDR, FIN_WAIT2 and TIME_WAIT."""
+"""Family D, the first half: a server that is started again, and SO_REUSEADDR."""
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Mapping, Sequence
 
-from testbed.experiment import (
-    Cell,
-    CellRun,
-    Claim,
-    Expected,
-    Experiment,
-    Facts,
-    Parameter,
-    Prediction,
-    Scalar,
-    Seen,
-    Value,
-    Verdict,
-    between,
-)
-from testbed.experiment_stage import Player, Stage
-
-NO_KERNEL = "the states are the kernel's, and an emulated host has the machine's: a native host shows the same"
-FIN_TIMEOUT, TW_REUSE, TW_BUCKETS = "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_tw_reuse", "net.ipv4.tcp_max_tw_buckets"
-PINNED = {
-    FIN_TIMEOUT: 60,
-    TW_REUSE: 2,
-    TW_BUCKETS: 4096,
-    "net.ipv4.tcp_timestamps": 1,
-    "net.ipv4.tcp_orphan_retries": 0,
-    "net.core.somaxconn": 128,
-}
-# On their way to another state, within a round trip.
-PASSING = {"ESTABLISHED", "CLOSE_WAIT", "FIN_WAIT1", "LAST_ACK", "CLOSING"}
-
-
-def start_server(stage: Stage, *, reuse: bool) -> Player:
-    """The server that will be killed: a process of its own."""
-    old = stage.on("server", "old")
-    old.do("s = socket.socket()")
-    old.do(f"s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, {int(reuse)})")
-    old.do(f"s.bind(('', {stage.port})); s.listen(8); s.settimeout(20)")
-    return old
-
-
-def connect(stage: Stage) -> None:
-    stage.on("client").do("c = socket.socket(); c.settimeout(20)")
-    stage.on("client").do(f"c.connect(({stage.addresses['server']!r}, {stage.port}))")
-
-
-def kill(stage: Stage) -> None:
-    """Ctrl-C: SIGINT to the server alone, and wait until it is gone. Its container, and so the kernel's memory of it, stays."""
-    old = stage.on("server", "old")
-    old.process.send_signal(signal.SIGINT)
-    old.process.wait()
-
-
-def settle(stage: Stage) -> None:
-    """Wait until the server's host has nothing of the port that is on its way to another state."""
-    stage.wait(lambda: not PASSING & set(stage.states("server", port=stage.port)), "the server's sockets to come to rest")
-
-
-def bind_again(stage: Stage, *, reuse: bool) -> str:
-    """What the next server gets from bind."""
-    new = stage.on("server", "new")
-    new.do("n = socket.socket()")
-    new.do(f"n.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, {int(reuse)})")
-    return new.outcome(f"n.bind(('', {stage.port}))")
-
-
-def left(stage: Stage) -> str:
-    """What the old server left on its host."""
-    return ", ".join(stage.states("server", port=stage.port)) or "nothing"
-
-
-def old_is_gone(run: CellRun) -> str:
-    return "the old server was not killed" if run.seen["listens still"] else ""
-
-
-def listens(stage: Stage) -> bool:
-    return bool(stage.hosts["server"].sockets(stage.port, state="LISTEN"))
-
+from testbed import pictures_of_endings
+from testbed.experiment import Cell, CellRun, Claim, Experiment, Facts, Prediction, Scalar, Seen, Value, Verdict
+from testbed.experiment_restart import NO_KERNEL, PINNED, bind_again, connect, kill, left, listens, old_is_gone, settle, start_server
+from testbed.experiment_stage import Stage
 
 # D1
 
@@ -180,6 +105,8 @@ RESTART = Experiment(
     took_effect=old_is_gone,
     judge=judge_restart,
     others=("client",),
+    picture=pictures_of_endings.restarts,
+    watched="then the client closes, without reuse",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
 )
@@ -276,171 +203,10 @@ REUSE = Experiment(
     took_effect=something_was_in_the_way,
     judge=judge_reuse,
     others=("client",),
+    picture=pictures_of_endings.reuses,
+    watched="old 0, new 1",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
 )
 
-# D3
-
-POLLED = "the clock is read after the kill, and bind tried again and again, on a machine that may be busy"
-TIME_WAIT_S = 60  # TCP_TIMEWAIT_LEN of include/net/tcp.h
-
-
-def waits(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    cells = [Cell(f"FIN_WAIT2, fin_timeout={s}", {"state": "FIN_WAIT2"}, {FIN_TIMEOUT: s}) for s in (3, 6)]
-    cells += [Cell(f"TIME_WAIT, fin_timeout={s}", {"state": "TIME_WAIT"}, {FIN_TIMEOUT: s}) for s in (1, 60)]
-    cells += [Cell("TIME_WAIT, tw_reuse=1", {"state": "TIME_WAIT"}, {TW_REUSE: 1})]
-    return [*cells, Cell("TIME_WAIT, max_tw_buckets=0", {"state": "TIME_WAIT"}, {TW_BUCKETS: 0})]
-
-
-def provoke_wait(stage: Stage, cell: Cell) -> None:
-    old, client = start_server(stage, reuse=False), stage.on("client")
-    stage.on("server", "new")
-    connect(stage)
-    old.do("a = s.accept()[0]")
-    if cell.values["state"] == "FIN_WAIT2":
-        kill(stage)
-        return
-    # The server closes first and the client at once after it: so it is never long in FIN_WAIT2, which may be short.
-    client.do("import threading; threading.Thread(target=lambda: (c.recv(1), c.close()), daemon=True).start()")
-    kill(stage)
-    stage.wait(lambda: stage.states("client", peer_port=stage.port) == [], "the client's socket to be over")
-
-
-def observe_wait(stage: Stage, cell: Cell) -> Seen:
-    began = time.monotonic()
-    if cell.values["state"] == "FIN_WAIT2":
-        at_first = bind_again(stage, reuse=False)
-        stage.wait(lambda: bind_again(stage, reuse=False) == "ok", "bind to succeed")
-        return {"bind at first": at_first, "bind succeeds after s": round(time.monotonic() - began, 2), "listens still": listens(stage)}
-    found = [one for one in stage.hosts["server"].sockets(stage.port) if one.state == "TIME_WAIT"]
-    lasts = [one.timer.expires_s for one in found if one.timer is not None]
-    return {"left": left(stage), "lasts s": max(lasts, default=0), "bind": bind_again(stage, reuse=False), "listens still": listens(stage)}
-
-
-def predict_wait(_: Facts, run: CellRun) -> Mapping[str, Value | Expected]:
-    if run.values["state"] == "FIN_WAIT2":
-        fin = run.sysctl(FIN_TIMEOUT)
-        return {"bind at first": "EADDRINUSE", "bind succeeds after s": between(fin - 2, fin + 3, reason=POLLED)}
-    if not run.sysctl(TW_BUCKETS):
-        return {"left": "nothing", "lasts s": 0, "bind": "ok"}
-    return {"left": "TIME_WAIT", "lasts s": between(TIME_WAIT_S - 15, TIME_WAIT_S, reason=POLLED), "bind": "EADDRINUSE"}
-
-
-def judge_wait(_: Facts, runs: Sequence[CellRun]) -> Verdict:
-    by_timeout = {run.sysctl(FIN_TIMEOUT): run.seen["lasts s"] for run in runs if run.cell.startswith("TIME_WAIT, fin_timeout")}
-    lasting = [f"{lasts:.0f} s with {timeout}" for timeout, lasts in by_timeout.items() if lasts > timeout + 1]
-    if lasting:
-        return Verdict("REFUTED", f"tcp_fin_timeout is about FIN_WAIT2; TIME_WAIT still has {', '.join(lasting)}")
-    return Verdict("HOLDS")
-
-
-WAIT = Experiment(
-    id="D3",
-    name="fin-timeout",
-    claim=Claim(
-        "TIME_WAIT lasts as long as net.ipv4.tcp_fin_timeout says; tcp_tw_reuse lets a server start sooner.", "guides to tuning Linux"
-    ),
-    linux=(
-        "FIN_WAIT2 does. TIME_WAIT lasts 60 s, which is compiled in. tcp_tw_reuse is for clients, and does not help bind; with "
-        "tcp_max_tw_buckets=0 there is no TIME_WAIT at all."
-    ),
-    prediction=Prediction(
-        "bind succeeds after tcp_fin_timeout seconds of FIN_WAIT2; TIME_WAIT: 60 s, EADDRINUSE",
-        ("include/net/tcp.h: TCP_TIMEWAIT_LEN", "net/ipv4/tcp_minisocks.c: tcp_time_wait", "Documentation/networking/ip-sysctl.rst"),
-        predict_wait,
-    ),
-    cells=waits,
-    provoke=provoke_wait,
-    observe=observe_wait,
-    took_effect=old_is_gone,
-    judge=judge_wait,
-    others=("client",),
-    refused={"emulated": NO_KERNEL},
-    sysctls=PINNED,
-)
-
-# D4
-
-CLOSING = {
-    "client": ("c.close()", "a.recv(1); a.close()"),
-    "server": ("c.recv(1); c.close()", "a.close()"),
-    "client, by RST": ("c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('=ii', 1, 0)); c.close()", "a.close()"),
-}
-
-
-def closings(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    short = [Cell(f"short connections, closed by the {who}", {"who": who, "long": False}) for who in CLOSING]
-    return [*short, Cell("one long connection, closed by the client", {"who": "client", "long": True})]
-
-
-def provoke_closing(stage: Stage, cell: Cell) -> None:
-    client, server, exchanges = stage.on("client"), stage.on("server"), int(stage.parameters["exchanges"])
-    by_client, by_server = CLOSING[str(cell.values["who"])]
-    server.do(f"s = socket.create_server(('', {stage.port})); s.settimeout(20)")
-    talk = ("c.send(b'?')", "a.recv(1); a.send(b'!')", "c.recv(1)")
-    for number in range(exchanges):
-        if not cell.values["long"] or not number:
-            client.do(f"c = socket.create_connection(({stage.addresses['server']!r}, {stage.port})); c.settimeout(20)")
-            server.do("a = s.accept()[0]; a.settimeout(20)")
-        client.do(talk[0])
-        server.do(talk[1])
-        client.do(talk[2])
-        if not cell.values["long"] or number == exchanges - 1:
-            first, then = (
-                ((server, by_server), (client, by_client)) if cell.values["who"] == "server" else ((client, by_client), (server, by_server))
-            )
-            first[0].do(first[1])
-            then[0].do(then[1])
-
-
-def observe_closing(stage: Stage, _: Cell) -> Seen:
-    def both() -> list[str]:
-        return stage.states("client", peer_port=stage.port) + stage.states("server", port=stage.port)
-
-    stage.wait(lambda: not (PASSING | {"FIN_WAIT2"}) & set(both()), "all connections to be over")
-    return {
-        "TIME_WAIT at the client": stage.states("client", peer_port=stage.port).count("TIME_WAIT"),
-        "TIME_WAIT at the server": stage.states("server", port=stage.port).count("TIME_WAIT"),
-    }
-
-
-def predict_closing(facts: Facts, run: CellRun) -> Mapping[str, Value]:
-    number = 1 if run.values["long"] else int(facts.parameters["exchanges"])
-    who = run.values["who"]
-    return {"TIME_WAIT at the client": number if who == "client" else 0, "TIME_WAIT at the server": number if who == "server" else 0}
-
-
-def judge_closing(_: Facts, runs: Sequence[CellRun]) -> Verdict:
-    wrong = []
-    for run in runs:
-        client, server = run.seen["TIME_WAIT at the client"], run.seen["TIME_WAIT at the server"]
-        if (run.values["who"] == "client" and (server or not client)) or (run.values["who"] == "server" and (client or not server)):
-            wrong.append(f"{run.cell}: {client} at the client, {server} at the server")
-    return Verdict("REFUTED", "; ".join(wrong)) if wrong else Verdict("HOLDS", "one for each connection, at the side that closed first")
-
-
-CLOSED = Experiment(
-    id="D4",
-    name="time-wait-side",
-    claim=Claim(
-        "TIME_WAIT is at the side that closes first, one for each connection: many short connections leave many.",
-        "Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, section 2.7; RFC 9293, section 3.6",
-    ),
-    linux="Holds. A connection that is reset leaves none, and one long connection leaves one.",
-    prediction=Prediction(
-        "N connections: N at the side that closed first, 0 at the other; closed by RST: 0 and 0",
-        ("RFC 9293, section 3.3.2: state machine", "net/ipv4/tcp_input.c: tcp_fin, tcp_rcv_state_process"),
-        predict_closing,
-    ),
-    cells=closings,
-    provoke=provoke_closing,
-    observe=observe_closing,
-    judge=judge_closing,
-    others=("client",),
-    refused={"emulated": NO_KERNEL},
-    parameters={"exchanges": Parameter(5, "how many exchanges: a short connection each, or all over the long one")},
-    sysctls=PINNED,
-)
-
-EXPERIMENTS = (RESTART, REUSE, WAIT, CLOSED)
+EXPERIMENTS = (RESTART, REUSE)

@@ -1,215 +1,14 @@
-"""Family B: what the types of sockets promise, and the order of calls that a server makes."""
+"""Family B, the second half: raw sockets, and the order of calls that a server makes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from testbed.experiment import Cell, CellRun, Claim, Experiment, Facts, Parameter, Prediction, Scalar, Seen, Value, Verdict
+from testbed.experiment import Cell, CellRun, Claim, Experiment, Facts, Prediction, Scalar, Seen, Value, Verdict, cell_of
 from testbed.experiment_stage import Stage
 
 NO_KERNEL = "its kernel is the machine's own: a native host shows the same"
 
-
-def cell_of(runs: Sequence[CellRun], name: str) -> Seen:
-    """What was seen of the cell of that name."""
-    (run,) = [run for run in runs if run.cell == name]
-    return run.seen
-
-
-# B1
-
-# The sender must make packets of the wire's size, or there are few of them; the receiver must not put them together again.
-PLAIN = ["ethtool", "-K", "eth0", "gso", "off", "tso", "off", "gro", "off"]
-DATA = "data = b''.join(index.to_bytes(4, 'big') for index in range({words}))"
-
-
-def losses(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    return [Cell(f"every {k}th packet lost", {"k": k}) for k in (3, 5, 10)]
-
-
-def provoke_stream(stage: Stage, cell: Cell) -> None:
-    client, server, words = stage.on("client"), stage.on("server"), int(stage.parameters["bytes"]) // 4
-    for role in ("client", "server"):
-        stage.hosts[role].run(PLAIN).check(where=f"the {role}")
-    server.do(f"s = socket.create_server(('', {stage.port}))")
-    client.do(f"c = socket.create_connection(({stage.addresses['server']!r}, {stage.port}))")
-    server.do("s.settimeout(20); a = s.accept()[0]; a.settimeout(20)")
-    # Dropped where it is received: a packet that its own sender drops is known there not to have been sent.
-    stage.drop("server", incoming=f"tcp dport {stage.port} numgen inc mod {cell.values['k']} == {cell.values['k'] - 1}")
-    client.do(DATA.format(words=words))
-    client.do("def send(): c.sendall(data); c.shutdown(socket.SHUT_WR)")
-    client.do("import threading; t = threading.Thread(target=send, daemon=True); t.start()")
-
-
-def observe_stream(stage: Stage, _: Cell) -> Seen:
-    server, words = stage.on("server"), int(stage.parameters["bytes"]) // 4
-    server.do(DATA.format(words=words))
-    server.do("chunks = []\nwhile chunk := a.recv(65536): chunks.append(chunk)")
-    return {
-        "bytes": server.do("sum(map(len, chunks))"),
-        "identical": server.do("b''.join(chunks) == data"),
-        "packets dropped": stage.dropped("server"),
-    }
-
-
-def some_were_lost(run: CellRun) -> str:
-    return "" if run.seen["packets dropped"] else "no packet was lost, so nothing was to be repaired"
-
-
-def judge_stream(_: Facts, runs: Sequence[CellRun]) -> Verdict:
-    wrong = [run.cell for run in runs if not run.seen["identical"]]
-    return Verdict("REFUTED", f"other bytes arrived with {', '.join(wrong)}") if wrong else Verdict("HOLDS")
-
-
-STREAM = Experiment(
-    id="B1",
-    name="stream-is-reliable",
-    claim=Claim(
-        "A stream socket is reliable: bytes arrive as they were sent, in order, none lost and none twice.",
-        "Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, section 2.4; RFC 9293, section 2.2",
-    ),
-    linux="Holds, with every 3rd, 5th or 10th packet lost on its way in.",
-    prediction=Prediction(
-        "all bytes, the same as were sent",
-        ("RFC 9293, section 3.8: data communication; RFC 6298: retransmission",),
-        lambda facts, _: {"bytes": int(facts.parameters["bytes"]) // 4 * 4, "identical": True},
-    ),
-    cells=losses,
-    provoke=provoke_stream,
-    observe=observe_stream,
-    took_effect=some_were_lost,
-    judge=judge_stream,
-    others=("client",),
-    refused={"emulated": NO_KERNEL},
-    parameters={"bytes": Parameter(200_000, "how many bytes are sent, a multiple of 4")},
-)
-
-# B2
-
-MOST = 60  # datagrams: all fit into a receive buffer of the usual size
-
-
-def datagrams(_: Mapping[str, Scalar]) -> Sequence[Cell]:
-    return [Cell("loss", {"way": "loss"}), Cell("duplicates", {"way": "duplicates"}), Cell("closed port", {"way": "closed"})]
-
-
-def provoke_datagrams(stage: Stage, cell: Cell) -> None:
-    client, server, number = stage.on("client"), stage.on("server"), int(stage.parameters["datagrams"])
-    way, address = cell.values["way"], stage.addresses["server"]
-    client.do("c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)")
-    if way == "closed":
-        before = stage.hosts["client"].counters()
-        client.do(f"c.connect(({address!r}, {stage.port}))")
-        sent = (stage.hosts["client"].counters() - before)["Ip.OutRequests"]
-        client.do(f"by_connect = {sent}")
-        client.do("u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)")
-        return
-    server.do(f"s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', {stage.port})); s.setblocking(False)")
-    server.do("got = []")
-    server.do(
-        "def read():\n    try:\n        while True: got.append(int.from_bytes(s.recv(100), 'big'))\n    except "
-        "BlockingIOError: return len(got)"
-    )
-    if way == "loss":
-        k = int(stage.parameters["k"])
-        stage.drop("server", incoming=f"udp dport {stage.port} numgen inc mod {k} == {k - 1}")
-    else:
-        # Only what has no mark is doubled: the copy passes here as well.
-        rule = f"udp dport {stage.port} meta mark 0 meta mark set 1 counter dup to eth0"
-        text = f"table netdev testbed {{\nchain out {{ type filter hook egress device eth0 priority 0; {rule}; }}\n}}\n"
-        stage.hosts["client"].run(["nft", "-f", "-"], stdin=text.encode()).check(where="the client")
-    client.do(f"for index in range({number}): c.sendto(index.to_bytes(4, 'big'), ({address!r}, {stage.port}))")
-
-
-def observe_datagrams(stage: Stage, cell: Cell) -> Seen:
-    client, server, number = stage.on("client"), stage.on("server"), int(stage.parameters["datagrams"])
-    way, address = cell.values["way"], stage.addresses["server"]
-    if way == "closed":
-        before = stage.hosts["client"].counters()
-        first = client.outcome("c.send(b'1')")
-        refusals = "Icmp.InDestUnreachs"
-        stage.wait(lambda: (stage.hosts["client"].counters() - before).get(refusals) > 0, "the client to be told that the port is closed")
-        seen: dict[str, Value] = {"connect sends": client.do("by_connect"), "connected, 1st send": first}
-        seen["connected, 2nd send"] = client.outcome("c.send(b'2')")
-        before = stage.hosts["client"].counters()
-        outcomes = []
-        for count in range(1, 4):
-            outcomes.append(client.outcome(f"u.sendto(b'{count}', ({address!r}, {stage.port}))"))
-            stage.wait(
-                lambda: (stage.hosts["client"].counters() - before).get(refusals) >= count,  # noqa: B023 # asked at once
-                "the client to be told that the port is closed",
-            )
-        return {**seen, "not connected, 3 sends": outcomes}
-    if way == "loss":
-        stage.wait(lambda: server.do("read()") + stage.dropped("server") >= number, "every datagram to have arrived or been dropped")
-        return {"arrived": server.do("got"), "dropped": stage.dropped("server")}
-    # Another datagram, to another socket, comes after all the copies.
-    server.do("last = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); last.bind(('', 0)); last.settimeout(20)")
-    client.do(f"c.sendto(b'last', ({address!r}, {server.do('last.getsockname()[1]')}))")
-    server.do("last.recv(100)")
-    server.do("read()")
-    stage.hosts["client"].run(["nft", "delete", "table", "netdev", "testbed"])
-    return {"arrived": server.do("got")}
-
-
-def datagrams_were_disturbed(run: CellRun) -> str:
-    if run.cell == "loss" and not run.seen["dropped"]:
-        return "no datagram was dropped"
-    if run.cell == "duplicates" and len(set(run.seen["arrived"])) == len(run.seen["arrived"]):
-        return "no datagram was doubled on its way"
-    return ""
-
-
-def predict_datagrams(facts: Facts, run: CellRun) -> Mapping[str, Value]:
-    number, k = int(facts.parameters["datagrams"]), int(facts.parameters["k"])
-    if run.cell == "loss":
-        return {"arrived": [index for index in range(number) if index % k != k - 1], "dropped": number // k}
-    if run.cell == "duplicates":
-        return {"arrived": [index for index in range(number) for _ in range(2)]}
-    return {
-        "connect sends": 0,
-        "connected, 1st send": "ok",
-        "connected, 2nd send": "ECONNREFUSED",
-        "not connected, 3 sends": ["ok", "ok", "ok"],
-    }
-
-
-def judge_datagrams(facts: Facts, runs: Sequence[CellRun]) -> Verdict:
-    number = int(facts.parameters["datagrams"])
-    lost = number - len(set(cell_of(runs, "loss")["arrived"]))
-    doubled = cell_of(runs, "duplicates")["arrived"]
-    if lost and len(doubled) > len(set(doubled)):
-        return Verdict("HOLDS", f"{lost} of {number} lost without a word, {len(doubled) - len(set(doubled))} arrived twice")
-    return Verdict("REFUTED", "what was lost was sent again, or what came twice was sorted out")
-
-
-DATAGRAM = Experiment(
-    id="B2",
-    name="datagram-is-not",
-    claim=Claim(
-        "A datagram socket is unreliable: what is lost stays lost, and what the network doubles arrives twice.",
-        "Stevens, Fenner, Rudoff: UNIX Network Programming, volume 1, section 2.3; RFC 768",
-    ),
-    linux="Holds. Of a closed port only a connected socket learns, with its second send; connect() itself sends nothing.",
-    prediction=Prediction(
-        "with every kth of N dropped N - floor(N/k) arrive; with each doubled 2N; ECONNREFUSED at the 2nd send of a "
-        "connected socket, never without",
-        ("net/ipv4/udp.c: udp_err, __udp4_lib_err: the error goes to a connected socket", "udp(7)"),
-        predict_datagrams,
-    ),
-    cells=datagrams,
-    provoke=provoke_datagrams,
-    observe=observe_datagrams,
-    took_effect=datagrams_were_disturbed,
-    judge=judge_datagrams,
-    others=("client",),
-    refused={"emulated": NO_KERNEL},
-    parameters={
-        "datagrams": Parameter(20, f"how many datagrams are sent, at most {MOST}"),
-        "k": Parameter(5, "every kth is dropped"),
-    },
-    sysctls={"net.ipv4.icmp_ratelimit": 0},
-)
 
 # B3
 
@@ -382,8 +181,9 @@ ORDER = Experiment(
     observe=observe_order,
     judge=judge_order,
     others=("client",),
+    watched="socket, bind, no listen, then a client",
     refused={"emulated": NO_KERNEL},
     sysctls={"net.core.somaxconn": 128},
 )
 
-EXPERIMENTS = (STREAM, DATAGRAM, RAW, ORDER)
+EXPERIMENTS = (RAW, ORDER)

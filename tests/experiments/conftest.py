@@ -9,6 +9,7 @@ import pytest
 from testbed import experiment_find as finding
 from testbed import experiment_run as running
 from testbed.experiment import Experiment, Judgement, Record, judge
+from testbed.experiment_lanes import Lanes
 
 Try = Callable[..., tuple[Record, Judgement]]
 
@@ -17,13 +18,14 @@ Try = Callable[..., tuple[Record, Judgement]]
 def on_native() -> Iterator[Try]:
     """Run an experiment on native hosts, and judge it."""
     on = running.On.named("native")
-    with running.labs(list(finding.known().values()), on) as lab_for:
+    with Lanes([(one, on) for one in finding.known().values()]) as lanes:
 
         def attempt(
             experiment: Experiment, parameters: Mapping[str, str] | None = None, patience_s: float = 30.0
         ) -> tuple[Record, Judgement]:
             chosen = experiment.with_values(parameters or {})
-            record = running.run(experiment, lab_for(experiment), on, parameters=chosen, patience_s=patience_s)
+            with lanes.lab(experiment, on) as lab:
+                record = running.run(experiment, lab, on, parameters=chosen, patience_s=patience_s)
             return record, judge(experiment, record)
 
         yield attempt

@@ -12,10 +12,11 @@ import pytest
 
 from testbed import experiment_find as finding
 from testbed import experiment_listener as listener
+from testbed import experiment_restart as restart
 from testbed.errors import LabError
 from testbed.experiment import Cell, Experiment
 from testbed.experiment_stage import Stage
-from testbed.experiments import queues, restart
+from testbed.experiments import queues
 
 ALL = finding.known()
 PATIENCE_S = 2.0  # for what is not going to come
@@ -110,6 +111,42 @@ def other_side(stage: Stage, cell: Cell) -> None:
     called("D4").provoke(stage, replace(cell, values={**cell.values, "who": who}))
 
 
+def nobody_is_held_up(stage: Stage, _: Cell) -> None:
+    listener.listen(stage, 8)
+    for _number in range(int(stage.parameters["ghosts"])):
+        listener.connect(stage, held=True)
+    stage.wait(lambda: listener.waiting(stage) == int(stage.parameters["ghosts"]), "all clients to be in the accept queue")
+
+
+def one_after_the_other(stage: Stage, cell: Cell) -> None:
+    called("D4").provoke(stage, replace(cell, values={"who": "client", "long": False}))
+
+
+def any_port(stage: Stage, cell: Cell) -> None:
+    stage.hosts["server"].sysctl["net.ipv4.ip_local_port_range"] = "40000 40099"
+    called("D4").provoke(stage, cell)
+
+
+def no_queue(stage: Stage, cell: Cell) -> None:
+    called("B2").provoke(stage, replace(cell, values={"way": "none"}))
+    stage.on("server").do("got += [99, 99]")
+    stage.hosts["client"].run(["tc", "qdisc", "add", "dev", "eth0", "root", "pfifo"]).check()
+
+
+def never_corked(stage: Stage, cell: Cell) -> None:
+    called("E1").provoke(stage, cell)
+    stage.on("client").do("corked = unsent()")
+
+
+def ack_comes(stage: Stage, cell: Cell) -> None:
+    called("E1").provoke(stage, replace(cell, values={**cell.values, "way": ""}))
+
+
+def nobody_is_too_many(stage: Stage, cell: Cell) -> None:
+    listener.listen(stage, 8)
+    del cell
+
+
 def two_datagrams(stage: Stage, cell: Cell) -> None:
     called("E2").provoke(stage, Cell("", {"way": "none"}))
     to = (stage.addresses["server"], stage.port)
@@ -130,6 +167,8 @@ BROKEN = [
     with_parameters("B2", "nothing is dropped", "INCONCLUSIVE", k="1000"),
     Broken("the right is not taken away", "B3", "REFUTED", replace(called("B3"), cells=raw_although_without)),
     instead("it listens always", "B4", "REFUTED", listen_always, only_cells("B4", "then a client", "bind, accept")),
+    with_parameters("B1", "no packet is lost", "INCONCLUSIVE", k="1000000"),
+    instead("the queue is not slow", "B2", "INCONCLUSIVE", no_queue, only_cells("B2", "order")),
     with_parameters("C1", "nothing holds the handshakes up", "INCONCLUSIVE", hold="no"),
     instead("another backlog", "C2", "not predicted", other_backlog, only_cells("C2", "b=1 S=4:")),
     instead("no rule drops anything", "C2", "INCONCLUSIVE", no_rule, only_cells("C2", "b=3 S=128: half")),
@@ -137,6 +176,8 @@ BROKEN = [
     instead("no rule drops anything", "C3", "INCONCLUSIVE", no_rule, only_cells("C3", "syncookies=1 M=1 ")),
     with_parameters("C4", "no ACK is held up", "INCONCLUSIVE", hold="no"),
     afterwards("the server accepts", "C5", "INCONCLUSIVE", lambda stage: stage.on("server").do("a = s.accept()"), only_cells("C5", "many")),
+    instead("the queue is not full", "C5", "INCONCLUSIVE", nobody_is_too_many, only_cells("C5", "nobody accepts, syn_retries=1")),
+    instead("no ACK is held up", "C5", "not predicted", nobody_is_held_up, only_cells("C5", "with cookies")),
     with_parameters("C6", "no ACK is held up", "REFUTED", hold="no"),
     afterwards("the server accepts", "C7", "REFUTED", lambda stage: stage.on("server").do("a = s.accept(), s.accept()")),
     instead("nobody kills the server", "D1", "INCONCLUSIVE", start_without_kill, only_cells("D1", "accepted, no unread data, with reuse")),
@@ -144,6 +185,10 @@ BROKEN = [
     instead("nobody is connected", "D2", "INCONCLUSIVE", no_client, only_cells("D2", "old 0, new 1")),
     instead("nobody kills the server", "D3", "INCONCLUSIVE", start_without_kill, only_cells("D3", "FIN_WAIT2, fin_timeout=3")),
     instead("the other side closes first", "D4", "REFUTED", other_side, only_cells("D4", "closed by the server")),
+    instead("one side closes first", "D4", "not predicted", one_after_the_other, only_cells("D4", "both at once")),
+    instead("there are more ports", "D4", "not predicted", any_port, only_cells("D4", "tw_reuse=0")),
+    instead("an ACK comes", "E1", "not predicted", ack_comes, only_cells("E1", "before an ACK, TCP_NODELAY=0")),
+    instead("it is corked no more", "E1", "not predicted", never_corked, only_cells("E1", "TCP_CORK")),
     Broken(
         "the server reads as much as was sent",
         "E1",

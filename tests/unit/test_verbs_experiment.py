@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from testbed import cli
+from testbed import cli, experiment_lanes
 from testbed import experiment_run as running
 from testbed.errors import CheckFailed, InputError, TestbedError, UnknownName
 from testbed.experiment import Experiment, Record
+from tests.no_labs import NoLabs
 
 RECORDS = Path(__file__).parent / "records"
 
@@ -33,16 +34,16 @@ def error_of(result: Result) -> TestbedError:
 def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
     """Instead of running, experiments give the record that was once made on a native host; what was asked for."""
     asked: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = []
+    lock = threading.Lock()
 
-    @contextmanager
-    def labs(_: Sequence[Experiment], __: running.On) -> Iterator[Callable[[Experiment], None]]:
-        yield lambda _: None
-
-    def pretend(one: Experiment, _: None, on: running.On, *, parameters: Mapping[str, Any], sysctls: Mapping[str, Any]) -> Record:
-        asked.append((one.name, str(on), parameters, sysctls))
+    def pretend(
+        one: Experiment, _: None, on: running.On, *, parameters: Mapping[str, Any], sysctls: Mapping[str, Any], **__: Any
+    ) -> Record:
+        with lock:
+            asked.append((one.name, str(on), parameters, sysctls))
         return running.load(RECORDS / f"{one.name}.native.json")
 
-    monkeypatch.setattr(running, "labs", labs)
+    monkeypatch.setattr(experiment_lanes, "Lanes", NoLabs)
     monkeypatch.setattr(running, "run", pretend)
     monkeypatch.chdir(tmp_path)
     return asked
@@ -68,7 +69,7 @@ def test_an_experiment_is_shown_with_its_prediction_and_its_sources() -> None:
 
 
 def test_without_on_it_runs_on_both_byte_orders_of_kernels(ran: list[Any]) -> None:
-    result = run("run", "htonl", "A1")
+    result = run("run", "htonl", "A1", "--jobs", "1")
     assert result.exit_code == 0, result.output
     assert [(name, on) for name, on, _, _ in ran] == [
         ("htonl", "native"),
@@ -105,8 +106,9 @@ def test_runs_that_differ_are_a_failure(ran: list[Any], monkeypatch: pytest.Monk
     wrong = replace(good, cells=[replace(good.cells[0], seen={**good.cells[0].seen, "htons": "0x102"})])
     records = iter([good, good, wrong])
     monkeypatch.setattr(running, "run", lambda *_, **__: next(records))
-    result = run("run", "htonl", "--on", "native", "--repeat", "3")
-    assert "the same numbers in 2 of 3 runs" in result.output
+    result = run("run", "htonl", "--on", "native", "--repeat", "3", "--jobs", "1")
+    assert "as predicted in 2 of 3 runs, the same verdict and numbers in 2" in result.output
+    assert "| A6 htonl | native | 2 of 3 | 2 of 3 |" in result.output
     assert "not the same numbers each time" in error_of(result).hint
 
 

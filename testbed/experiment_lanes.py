@@ -1,0 +1,139 @@
+"""Experiments side by side: several labs, each with one experiment at a time. Most of an experiment is waiting: for timers, for answers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from testbed.api import Lab
+from testbed.change import Progress, silent
+from testbed.engine import Engine
+from testbed.errors import LabError
+from testbed.experiment import Experiment
+from testbed.experiment_run import On, topology
+from testbed.lab import remove_abandoned, side_by_side
+
+T = TypeVar("T")
+R = TypeVar("R")
+LOOK_S = 1.0  # how often a wait for another thread is looked up from, as Ctrl-C may come a moment before it begins
+
+
+class Stopped(LabError):
+    """What runs is to end, since something else broke or the user wants it so."""
+
+
+class Lanes:
+    """A context manager with the labs of these experiments. One is brought up when it is wanted and none that is there is free; all are
+    removed at the end. Any number of threads may take one."""
+
+    def __init__(self, wanted: Iterable[tuple[Experiment, On]], *, progress: Progress = silent) -> None:
+        self._wanted = list(wanted)
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._free: dict[tuple[On, tuple[str, ...]], list[Lab]] = {}
+        self._all: list[Lab] = []
+        self._number = 0
+        self._stopping = False
+
+    def __enter__(self) -> Lanes:
+        engine = Engine()
+        try:
+            remove_abandoned(engine)  # of a run that was killed
+        finally:
+            engine.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @contextmanager
+    def lab(self, experiment: Experiment, on: On) -> Iterator[Lab]:
+        """A lab with the hosts that this experiment needs, for this block alone. Raises :class:`Stopped`."""
+        key = (on, experiment.subjects)
+        with self._lock:
+            free = self._free.setdefault(key, [])
+            lab = free.pop() if free else None
+        lab = lab or self._bring_up(experiment, on)
+        self.go_on()
+        yield lab
+        # A lab in which something broke is not given to another one.
+        with self._lock:
+            self._free[key].append(lab)
+
+    def go_on(self, *_: object) -> None:
+        """Raises :class:`Stopped` when what runs is to end."""
+        if self._stopping:
+            raise Stopped("stopped")
+
+    def stop(self) -> None:
+        """Remove all labs, also those that are in use: what runs there ends with an error. Again is fine."""
+        with self._lock:
+            self._stopping = True
+            labs, self._all = self._all, []
+            self._free.clear()
+        side_by_side(Lab.down, labs)
+
+    def _bring_up(self, experiment: Experiment, on: On) -> Lab:
+        with self._lock:
+            self.go_on()
+            self._number += 1
+            name = f"experiment-{os.getpid()}-{self._number}"
+        alike = [one for one, its in self._wanted if its == on and one.subjects == experiment.subjects]
+        lab = Lab.from_topology(topology(name, alike, on), progress=self._progress)
+        lab.up()
+        with self._lock:
+            stopping = self._stopping
+            if not stopping:
+                self._all.append(lab)
+        if stopping:
+            lab.down()
+            self.go_on()
+        return lab
+
+
+def in_order(work: Callable[[T], R], tasks: Sequence[T], *, jobs: int, stop: Callable[[], None]) -> Generator[R]:
+    """``work`` of every task, ``jobs`` at a time, begun in their order; gives the results in that order, each as soon as it can be.
+
+    When a task fails, or whoever takes the results ends, no other is begun, ``stop`` is called, by any thread and maybe several times,
+    which is to end those that run, and when they have ended the first error is raised. To be closed (``contextlib.closing``) by who may
+    not take all results.
+    """
+    pool = ThreadPoolExecutor(jobs)
+    failed: list[BaseException] = []
+
+    def end() -> None:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stop()
+
+    def one(task: T) -> R:
+        try:
+            return work(task)
+        except BaseException as error:
+            failed.append(error)
+            end()
+            raise
+
+    futures = [pool.submit(one, task) for task in tasks]
+    try:
+        for future in futures:
+            yield _result(future)
+    except BaseException as error:
+        end()
+        if failed and isinstance(error, Exception):
+            raise failed[0] from None  # the others failed since all was stopped
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _result(future: Future[R]) -> R:
+    while True:
+        try:
+            return future.result(LOOK_S)
+        except TimeoutError:
+            if future.done():
+                return future.result()
