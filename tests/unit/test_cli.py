@@ -20,7 +20,7 @@ from testbed.errors import CheckFailed, EngineError, InputError, TestbedError, T
 
 VERBS = [
     *("up", "down", "reset", "status", "exec", "shell", "logs", "put", "get", "capture", "exchange", "endian", "experiment", "sweep"),
-    *("validate", "schema", "graph", "images", "doctor", "setup"),
+    *("report", "validate", "schema", "graph", "images", "doctor", "setup"),
 ]
 
 
