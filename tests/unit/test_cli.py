@@ -19,8 +19,24 @@ from testbed.arguments import assignments, split_remote, with_a_name
 from testbed.errors import CheckFailed, EngineError, InputError, TestbedError, TopologyError
 
 VERBS = [
-    *("up", "down", "reset", "status", "exec", "shell", "logs", "put", "get", "capture", "exchange", "endian", "experiment", "sweep"),
-    *("report", "validate", "schema", "graph", "images", "doctor", "setup"),
+    *(
+        "up",
+        "down",
+        "reset",
+        "status",
+        "exec",
+        "shell",
+        "logs",
+        "put",
+        "get",
+        "capture",
+        "exchange",
+        "endian",
+        "experiment",
+        "sweep",
+        "report",
+    ),
+    *("validate", "schema", "graph", "images", "doctor", "setup"),
 ]
 
 
