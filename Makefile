@@ -9,7 +9,7 @@ TESTBED := .venv/bin/testbed
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 # More words for pytest, such as: make test TESTS=tests/unit ARGS='-k subnet -x'
-TESTS ?= tests/unit tests/lab tests/experiments
+TESTS ?= tests/lab tests/experiments tests/unit
 ARGS ?=
 # Test files at a time: more than there are cores, as labs and guests are often waited for.
 WORKERS ?= 4
@@ -22,11 +22,11 @@ ifeq ($(SETUP),check)
 .PHONY: setup topology test test-wheel images experiments
 setup topology test test-wheel images experiments:
 	@setup/setup.sh
-.PHONY: wheel
-wheel:
+.PHONY: wheel report
+wheel report:
 	@setup/setup.sh python
-.PHONY: check
-check:
+.PHONY: check check-report
+check check-report:
 	@setup/setup.sh python compilers
 .PHONY: bench
 bench:
@@ -40,7 +40,7 @@ topology: setup ## the main job: a lab of both byte orders, every two kinds of h
 
 .PHONY: test
 test: setup ## all tests, with real hosts (TESTS=..., ARGS=... for pytest)
-	@$(PYTEST) $(TESTS) -m "not alone" -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(PYTEST) $(TESTS) -m "not alone" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(PYTEST) $(TESTS) -m alone $(ARGS) || [ $$? -eq 5 ] # none is chosen, where TESTS or ARGS choose others
 
 .PHONY: check
@@ -54,10 +54,19 @@ check: setup-check ## linters and unit tests; needs no Docker
 experiments: setup ## every claim of the textbooks, on a native host and on a big-endian kernel (ARGS='--on vm-amd64 --kernel trixie')
 	@$(TESTBED) experiment run --all $(ARGS)
 
-# Made of the experiments; a unit test holds it to them.
-docs/claims.md: testbed/experiment_page.py $(wildcard testbed/experiments/*.py)
-	@{ printf '# Claims\n\nMade of the experiments themselves: `make docs/claims.md`. How they are run: [experiments.md](experiments.md).\n\n'; \
-	  $(TESTBED) experiment show --all; } > $@
+.PHONY: report
+report: setup-python ## one page of HTML of the records in testbed-records: testbed-report.html
+	@$(TESTBED) report $(ARGS)
+
+.PHONY: check-report
+check-report: setup-check ## look at a report in a headless browser (apt-get install chromium)
+	@$(PYTEST) tests/browser $(ARGS)
+
+# A page a claim, made of the experiments and of the records that the unit tests judge; one of them holds the pages to both.
+.PHONY: docs/claims
+docs/claims:
+	@rm -rf $@
+	@$(TESTBED) report tests/unit/records --out /dev/null --pages $@
 
 .PHONY: images
 images: setup ## build the host images that are missing or changed

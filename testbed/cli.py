@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import click
 
-from testbed import verbs_endian, verbs_experiment, verbs_host, verbs_lab, verbs_machine, verbs_sweep
+from testbed import verbs_endian, verbs_experiment, verbs_host, verbs_lab, verbs_machine, verbs_report, verbs_sweep
 from testbed.errors import InputError, TestbedError
 from testbed.verbs import Verbs, complain
 
@@ -43,7 +43,7 @@ def testbed() -> None:
 for verb in (
     *(verbs_lab.up, verbs_lab.down, verbs_lab.reset, verbs_lab.status),
     *(verbs_host.exec_, verbs_host.shell, verbs_host.logs, verbs_host.put, verbs_host.get, verbs_host.capture),
-    *(verbs_lab.exchange, verbs_endian.endian, verbs_experiment.experiment, verbs_sweep.sweep),
+    *(verbs_lab.exchange, verbs_endian.endian, verbs_experiment.experiment, verbs_sweep.sweep, verbs_report.report),
     *(verbs_machine.validate, verbs_machine.schema, verbs_machine.graph),
     *(verbs_machine.images, verbs_machine.doctor, verbs_machine.setup),
 ):

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Literal
 
+from testbed.architecture import ByteOrder
+from testbed.endian_fields import Named, in_words
 from testbed.endian_messages import Channel, Turn
 from testbed.endian_words import WIDTHS, Difference, Place
 
@@ -22,8 +24,17 @@ def hexadecimal(data: bytes) -> str:
     return data[:SHOWN].hex(" ") + (f" ... ({len(data)} bytes)" if len(data) > SHOWN else "")
 
 
-def explanation(one: Difference, message: bytes, of_big: bytes, channel: Channel) -> tuple[str, tuple[str, ...]]:
-    """A title and details of a difference, with the whole ``message`` from the little-endian host, and the one ``of_big``."""
+def explanation(
+    one: Difference, message: bytes, of_big: bytes, channel: Channel, names: Sequence[Named] = ()
+) -> tuple[str, tuple[str, ...]]:
+    """A title and details of a difference, with the whole ``message`` from the little-endian host, and the one ``of_big``; ``names`` are
+    the fields of the message, where they are known."""
+    title, details = _explanation(one, message, of_big, channel, next((field.order for field in names if field.place == one.place), None))
+    field = in_words(names, one.place)
+    return title, (field, *details) if field else details
+
+
+def _explanation(one: Difference, message: bytes, of_big: bytes, channel: Channel, order: ByteOrder | None) -> tuple[str, tuple[str, ...]]:
     if channel.is_port:
         return _about_a_port(one, channel)
     width, offset = one.place.width, one.place.offset
@@ -33,7 +44,7 @@ def explanation(one: Difference, message: bytes, of_big: bytes, channel: Channel
     )
     size = "1 byte" if width == 1 else f"{width} bytes"
     if one.kind == "reversed":
-        return f"{at}, {size}, sent in host order: {both}", tuple(_about_a_word(one, message))
+        return f"{at}, {size}, sent in host order: {both}", tuple(_about_a_word(one, message, order))
     if one.kind == "bit fields":
         widths = ", ".join(map(str, one.bit_widths))
         return f"{at}, {size}, looks like bit fields: {both}", (
@@ -86,14 +97,18 @@ def _about_a_port(one: Difference, channel: Channel) -> tuple[str, tuple[str, ..
     return title, ("the two are not each other's bytes reversed",)
 
 
-def _about_a_word(one: Difference, little: bytes) -> Iterator[str]:
+def _about_a_word(one: Difference, little: bytes, order: ByteOrder | None) -> Iterator[str]:
     width = one.place.width
     value = int.from_bytes(one.little, "little")
     if one.varies:
         yield "its value differs from run to run, and at the opposite ends on the two hosts: a time, or a counter"
     else:
         yield f"as the hosts have it in memory, it is {value} (0x{value:0{2 * width}x}){_other_readings(one)} on both"
-    yield from _which_side_is_right(one, little)
+    if order is None:
+        yield from _which_side_is_right(one, little)
+    else:
+        right = CONVERSIONS[width] if order == "big" else f"htole{8 * width}()"
+        yield f"it is described as {order}-endian: the {order}-endian side is right, and {right} is right on both"
     if one.others:
         others = " or ".join(f"{place.width} bytes at offset {place.offset}" for place in one.others[:4])
         yield f"the same bytes would also come of {others}{' or others' if len(one.others) > 4 else ''}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from testbed.architecture import ByteOrder
 from testbed.endian_judge import Pair, Run
 from testbed.endian_messages import ROLES, Role, Turn
-from testbed.network import Address
+from testbed.network import Address, mac_of
 
 
 def host_name(role: Role, order: ByteOrder) -> str:
@@ -41,9 +42,14 @@ def as_little(run: Run, pair: Pair, addresses: Mapping[str, Sequence[Address]]) 
     return Run(endings, said)
 
 
+def mac_bytes(addresses: Sequence[Address]) -> bytes:
+    """The MAC of a host with these addresses, which goes with the IPv4 one."""
+    return next(bytes.fromhex(mac_of(one).replace(":", "")) for one in addresses if isinstance(one, IPv4Address))
+
+
 def _forms(own: Sequence[Address], others: Sequence[Address]) -> list[tuple[bytes, bytes]]:
     """The ways to write each address, beside those of its stand-in."""
-    found = []
+    found = [(mac_bytes(own), mac_bytes(others))]
     for here, there in zip(own, others, strict=True):
         found += [(str(here).encode(), str(there).encode()), (here.packed, there.packed), (here.packed[::-1], there.packed[::-1])]
     return found

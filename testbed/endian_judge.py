@@ -12,7 +12,8 @@ from itertools import zip_longest
 
 from testbed.architecture import ByteOrder
 from testbed.endian_compare import Comparison, Difference, Place, compare
-from testbed.endian_explain import explanation, parting, reversed_numbers
+from testbed.endian_explain import explanation, hexadecimal, parting, reversed_numbers
+from testbed.endian_fields import Description, Named, Names
 from testbed.endian_messages import ROLES, Channel, Role, Said
 
 Pair = tuple[ByteOrder, ByteOrder]
@@ -22,15 +23,18 @@ BIG: Pair = ("big", "big")
 PAIRS: tuple[Pair, ...] = (LITTLE, ("little", "big"), ("big", "little"), BIG)
 
 COMPARED_MOST = 1 << 16  # bytes of a message
+NAMELESS = Description()
 
 
 @dataclass(frozen=True)
 class Ending:
     """How a program ended. ``exit_code`` is None when it did not by itself; ``stopped``: it was no longer needed, as a server that serves
-    on and on. ``problem`` is empty when it could be run and ended in time."""
+    on and on, or ``waited`` in vain for an answer, which nobody was to give. ``problem`` is empty when it could be run and ended in
+    time."""
 
     exit_code: int | None
     stopped: bool = False
+    waited: bool = False
     problem: str = ""
     stdout: str = ""
     stderr: str = ""
@@ -44,7 +48,7 @@ class Ending:
         if self.problem:
             return self.problem
         if self.stopped:
-            return "serves on"
+            return "waited for an answer" if self.waited else "serves on"
         if self.exit_code is not None and self.exit_code > 128:
             return f"died of signal {self.exit_code - 128}"
         return f"exit code {self.exit_code}"
@@ -102,12 +106,18 @@ def name_of(pair: Pair) -> str:
     return f"{pair[0]} to {pair[1]}"
 
 
-def judge(runs: Runs) -> Judgement:
-    """Findings out of the runs of all four pairs, one run of each at least."""
+def alone(little: Sequence[Run], big: Sequence[Run]) -> dict[Pair, Sequence[Run]]:
+    """The runs of a client that nobody answers, as pairs: the server's byte order makes no difference."""
+    return {pair: little if pair[0] == "little" else big for pair in PAIRS}
+
+
+def judge(runs: Runs, names: Names = NAMELESS) -> Judgement:
+    """Findings out of the runs of all four pairs, one run of each at least; of a client alone, see :func:`alone`. ``names`` know the fields
+    of messages."""
     comparisons = {role: _comparisons(runs, role) for role in ROLES}
-    strong = [one for role in ROLES for one in _reversed(runs, comparisons[role], role)]
+    strong = [one for role in ROLES for one in _reversed(runs, comparisons[role], role, names)]
     consequences: list[str] = []
-    weak = [one for role in ROLES for one in _otherwise(runs, role, sure=not strong)]
+    weak = [one for role in ROLES for one in _otherwise(runs, role, names, sure=not strong)]
     findings = list(strong)
     for one in weak:
         assert one.difference is not None
@@ -116,11 +126,18 @@ def judge(runs: Runs) -> Judgement:
         else:
             consequences.append(f"{one.role}, {one.channel}: {one.title}; {one.details[0]}")
     outcomes = [*_outcomes(runs), *_outputs(runs, strong=bool(findings))]
+    unsure: list[str] = []
+    if not findings and not outcomes:
+        for role in ROLES:
+            silent, only = _only_one_sends(runs, role)
+            outcomes += silent
+            unsure += only
     if findings:
         consequences = [f"{one.title}" + (f": {one.details[0]}" if one.details else "") for one in outcomes if not one.role] + consequences
         findings += [one for one in outcomes if one.role]
     else:
         findings = outcomes
+    counted = {id(of_pair): of_pair for of_pair in runs.values()}.values()  # those of a client alone are there twice
     whole = [
         one
         for role in ROLES
@@ -131,8 +148,8 @@ def judge(runs: Runs) -> Judgement:
     return Judgement(
         findings=tuple(findings),
         consequences=tuple(dict.fromkeys(consequences)),
-        inconclusive=tuple(_inconclusive(runs, comparisons)),
-        sent=sum(run.said.payload for of_pair in runs.values() for run in of_pair),
+        inconclusive=(*_inconclusive(runs, comparisons), *unsure),
+        sent=sum(run.said.payload for of_pair in counted for run in of_pair),
         compared=sum(one.compared for one in whole),
         set_aside=sum(place.width for one in whole for place in one.set_aside),
         failed=_why_it_fails(runs),
@@ -171,21 +188,33 @@ def _cut(run: Run, channel: Channel) -> bytes:
     return run.said.messages[channel][:COMPARED_MOST]
 
 
-def _reversed(runs: Runs, comparisons: _Comparisons, role: Role) -> list[Finding]:
+def _reversed(runs: Runs, comparisons: _Comparisons, role: Role, names: Names) -> list[Finding]:
     """Words that the role sends backwards. One that shows only between the pairs of one byte order, while with the same
     peer those bytes are the same, is the peer's, sent back."""
     found: dict[tuple[object, ...], Finding] = {}
     for (first, second), of_channels in comparisons.items():
         for channel, comparison in of_channels.items():
             messages = [_cut(runs[pair][0], channel) for pair in (first, second)]
-            words = [one for one in comparison.differences if one.kind == "reversed"]
+            fields = names.of(channel, *messages)
+            words = [_as_a_field(one, fields, *messages) for one in comparison.differences if one.kind == "reversed"]
             for key, one in zip(_keys(runs, channel, words), words, strict=True):
                 if key in found:
                     found[key] = replace(found[key], pairs=tuple(dict.fromkeys((*found[key].pairs, first, second))))
                 elif (first, second) != (LITTLE, BIG) or not _same_with_the_same_peer(comparisons, channel, one.place):
-                    title, details = explanation(one, messages[0], messages[1], channel)
+                    title, details = explanation(one, messages[0], messages[1], channel, fields)
                     found[key] = Finding(title, details, (first, second), role, channel, one, messages[0], messages[1])
     return sorted(found.values(), key=lambda one: (one.channel, one.difference.place.offset) if one.channel and one.difference else ())
+
+
+def _as_a_field(one: Difference, fields: Sequence[Named], little: bytes, big: bytes) -> Difference:
+    """Of the words that explain the same bytes, the one that is a field, if the likeliest is none."""
+    places = {field.place for field in fields}
+    other = next((place for place in one.others if place in places), None)
+    if one.place in places or other is None or one.big_offset != one.place.offset or one.varies:
+        return one
+    others = (one.place, *(place for place in one.others if place != other))
+    inside = slice(other.offset, other.end)
+    return replace(one, place=other, big_offset=other.offset, little=little[inside], big=big[inside], others=others)
 
 
 def _keys(runs: Runs, channel: Channel, differences: Sequence[Difference]) -> list[tuple[object, ...]]:
@@ -211,7 +240,7 @@ def _same_with_the_same_peer(comparisons: _Comparisons, channel: Channel, place:
     return False
 
 
-def _otherwise(runs: Runs, role: Role, *, sure: bool) -> list[Finding]:
+def _otherwise(runs: Runs, role: Role, names: Names, *, sure: bool) -> list[Finding]:
     """Other differences of a role. Where the pairs understand each other, out of all its runs, so that what varies is known better."""
     peers: tuple[ByteOrder, ...] = ("little", "big")
     little, big = ([run for peer in peers for run in runs[_pair(role, own, peer)] if run.well] for own in peers)
@@ -222,9 +251,32 @@ def _otherwise(runs: Runs, role: Role, *, sure: bool) -> list[Finding]:
         for one in compare(*messages).differences:
             if one.kind == "reversed":
                 continue
-            title, details = explanation(one, messages[0][0], messages[1][0], channel)
+            fields = names.of(channel, messages[0][0], messages[1][0])
+            title, details = explanation(one, messages[0][0], messages[1][0], channel, fields)
             found.append(Finding(title, details, (LITTLE, BIG), role, channel, one, messages[0][0], messages[1][0]))
     return found
+
+
+def _only_one_sends(runs: Runs, role: Role) -> tuple[list[Finding], list[str]]:
+    """Messages that a role sends in every run on one byte order, and in none on the other: a finding where the other sends nothing at all;
+    else perhaps one host is merely slower."""
+    findings, unsure = [], []
+    for own, other in ((LITTLE, BIG), (BIG, LITTLE)):
+        always = set.intersection(*(_data_of(run, role) for run in runs[own]))
+        ever = set.union(*(_data_of(run, role) for run in runs[other]))
+        only = sorted(always - ever)
+        if only and not ever:
+            details = tuple(f"{channel}: {hexadecimal(_cut(runs[own][0], channel))}" for channel in only[:4])
+            findings.append(Finding(f"the {role} sends nothing on a {other[0]}-endian host", details, (own, other), role))
+        else:
+            unsure += [
+                f"{role}, {channel}: only the {own[0]}-endian host sends it: {hexadecimal(_cut(runs[own][0], channel))}" for channel in only
+            ]
+    return findings, unsure
+
+
+def _data_of(run: Run, role: Role) -> set[Channel]:
+    return {channel for channel in run.said.messages if channel.role == role and not channel.is_port}
 
 
 # How it ended
@@ -240,7 +292,10 @@ def _outcomes(runs: Runs) -> list[Finding]:
     good = next((pair for pair in (LITTLE, BIG) if pair not in bad), None)
     if not bad or good is None:
         return []
-    if LITTLE not in bad and BIG not in bad:
+    if runs[LITTLE] is runs["little", "big"]:  # a client alone
+        bad = (LITTLE,) if LITTLE in bad else (BIG,)
+        title = f"it fails on the {bad[0][0]}-endian host only"
+    elif LITTLE not in bad and BIG not in bad:
         title = "it fails only where the byte orders of the two hosts differ"
     elif len(bad) == 3:
         title = f"it fails on every pair with a {'big' if good == LITTLE else 'little'}-endian host"

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from testbed.capture import Packet
 from testbed.network import Address, Endpoint
-from testbed.wire import ACK, FIN, RST, SYN, Conversation, Segment, conversations, datagrams
+from testbed.wire import ACK, FIN, RST, SYN, Conversation, Segment, bare, conversations, datagrams
 
 Role = Literal["client", "server"]
 ROLES: tuple[Role, Role] = ("client", "server")
 MULTICAST_DNS = 5353  # what a host's own resolver may send
+NOT_A_PROGRAMS = (0x0800, 0x86DD, 0x0806)  # frames that are IP packets, or a kernel's question for an address
 
 
 @dataclass(frozen=True, order=True)
 class Channel:
-    """One message of a role, the same in every run. ``number`` counts connections from 1, ``index`` the datagrams that the role sent. A
-    "port to" is the port that the role connected to, or sent a first datagram to, a "port of" one that it listens on."""
+    """One message of a role, the same in every run. ``number`` counts connections from 1, ``index`` the datagrams that the role sent; of
+    another protocol over IP, or of frames that are no IP packets, ``number`` is the protocol or the ethertype. A "port to" is the port that
+    the role connected to, or sent a first datagram to, a "port of" one that it listens on."""
 
     role: Role
-    what: Literal["tcp", "udp", "port to", "port of"]
+    what: Literal["tcp", "udp", "ip", "frame", "port to", "port of"]
     number: int
     index: int = 0
 
@@ -33,6 +36,8 @@ class Channel:
         return {
             "tcp": f"TCP connection {self.number}",
             "udp": f"UDP datagram {self.index}",
+            "ip": f"IP packet {self.index} of protocol {self.number}",
+            "frame": f"frame {self.index} of ethertype 0x{self.number:04x}",
             "port to": "the port that it connects to" + (f", the {self.number}. time" if self.number > 1 else ""),
             "port of": "the port that it listens on" + (f", socket {self.number}" if self.number > 1 else ""),
         }[self.what]
@@ -61,16 +66,45 @@ class Said:
         return sum(len(data) for channel, data in self.messages.items() if not channel.is_port)
 
 
-def said(packets: Sequence[Packet], hosts: Mapping[Role, Collection[Address]], listening: Iterable[int] = ()) -> Said:
+class _Roles(dict[Address, Role]):
+    """Whose an address is; ``others``: of whom it is not said, if of anybody's."""
+
+    def __init__(self, hosts: Mapping[Role, Collection[Address]], others: Role | None) -> None:
+        super().__init__({address: role for role, addresses in hosts.items() for address in addresses})
+        self._others = others
+
+    def __missing__(self, address: Address) -> Role:
+        if self._others is None:
+            raise KeyError(address)
+        return self._others
+
+    def between(self, source: Address, destination: Address) -> bool:
+        """Whether it is said by one of them, to the other if it is somebody of whom it is not said."""
+        return source in self if self._others is None else source in self or destination in self
+
+    def both(self, one: Address, other: Address) -> bool:
+        """Whether they are the two ends of a connection of theirs."""
+        return (one in self and other in self) if self._others is None else self.between(one, other)
+
+
+def said(
+    packets: Sequence[Packet],
+    hosts: Mapping[Role, Collection[Address]],
+    listening: Iterable[int] = (),
+    *,
+    macs: Mapping[bytes, Role] | None = None,
+    others: Role | None = None,
+) -> Said:
     """What the hosts of the two roles, known by their addresses, said to each other in ``packets``, or to everybody.
 
-    ``listening`` are the server's ports, for those that it is never asked on.
+    ``listening`` are the server's ports, for those that it is never asked on. ``macs`` are those of the hosts whose other frames count too.
+    Where ``others`` is a role, whatever address is not in ``hosts`` is that one's, in what is said with a host of ``hosts``.
     """
-    role_of: dict[Address, Role] = {address: role for role in ROLES for address in hosts[role]}
+    role_of = _Roles(hosts, others)
     messages: dict[Channel, bytes] = {}
     turns: list[tuple[float, Turn]] = []
     partial: list[str] = []
-    talks = [one for one in conversations(packets) if one.client.address in role_of and one.server.address in role_of]
+    talks = [one for one in conversations(packets) if role_of.both(one.client.address, one.server.address)]
     for number, talk in enumerate(talks, 1):
         caller, called = role_of[talk.client.address], role_of[talk.server.address]
         messages[Channel(caller, "port to", number)] = talk.server.port.to_bytes(2, "big")
@@ -84,7 +118,7 @@ def said(packets: Sequence[Packet], hosts: Mapping[Role, Collection[Address]], l
     asked = len(talks)
     known: set[Endpoint] = set()
     for one in datagrams(packets):
-        if one.source.address not in role_of or MULTICAST_DNS in (one.source.port, one.destination.port):
+        if not role_of.between(one.source.address, one.destination.address) or MULTICAST_DNS in (one.source.port, one.destination.port):
             continue
         role = role_of[one.source.address]
         if one.destination not in known:  # the first one to there, and no answer
@@ -96,13 +130,36 @@ def said(packets: Sequence[Packet], hosts: Mapping[Role, Collection[Address]], l
         if not one.whole:
             partial.append(f"{role}, UDP datagram {counts[role]}")
         turns.append((one.time_s, Turn(role, one.data)))
+    for role, channel, data, time_s, whole in _others(packets, role_of, macs or {}):
+        messages[channel] = data
+        if not whole:
+            partial.append(f"{role}, {channel}")
+        turns.append((time_s, Turn(role, data)))
     for number, port in enumerate(sorted(listening), 1):
         messages[Channel("server", "port of", number)] = port.to_bytes(2, "big")
     turns.sort(key=lambda turn: turn[0])
     return Said(messages, tuple(_joined(turn for _, turn in turns)), tuple(partial))
 
 
-def _turns_of(talk: Conversation, role_of: Mapping[Address, Role]) -> list[tuple[float, Turn]]:
+def _others(packets: Sequence[Packet], role_of: _Roles, macs: Mapping[bytes, Role]) -> Iterator[tuple[Role, Channel, bytes, float, bool]]:
+    """What is neither TCP nor UDP: who sent it, as which message, its bytes, when, and whether all of it is there."""
+    counts: Counter[tuple[Role, str, int]] = Counter()
+
+    def channel(role: Role, what: Literal["ip", "frame"], number: int) -> Channel:
+        counts[role, what, number] += 1
+        return Channel(role, what, number, counts[role, what, number])
+
+    for one in bare(packets):
+        if role_of.between(one.source, one.destination):
+            role = role_of[one.source]
+            yield role, channel(role, "ip", one.protocol), one.data, one.time_s, one.whole
+    for frame in packets:
+        if frame.source_mac in macs and frame.ethertype not in NOT_A_PROGRAMS and frame.payload:
+            role = macs[frame.source_mac]
+            yield role, channel(role, "frame", frame.ethertype), frame.payload, frame.time_s, True
+
+
+def _turns_of(talk: Conversation, role_of: _Roles) -> list[tuple[float, Turn]]:
     """The data of a connection as it was first seen, and its ends."""
     found: list[tuple[float, Turn]] = []
     after: dict[Endpoint, int] = {}

@@ -30,23 +30,45 @@ class Program:
     argv: tuple[str, ...]
 
 
-def read(role: Role, text: str) -> Program:
+def read(role: Role, text: str, *, option: str = "") -> Program:
     """A program out of an option's text: C files first, if any, then the arguments; else a command.
 
     Raises :class:`InputError` for a text without words, or a C file that is not there.
     """
+    option = option or role
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise InputError(f"--{role} '{text}': {error}", hint="quote it as for a shell") from None
+        raise InputError(f"--{option} '{text}': {error}", hint="quote it as for a shell") from None
     if not words:
-        raise InputError(f"--{role} is empty", hint=f"for example --{role} {role}.c, or --{role} 'python3 {role}.py' --file {role}.py")
+        raise InputError(f"--{option} is empty", hint=f"for example --{role} {role}.c, or --{role} 'python3 {role}.py' --file {role}.py")
     count = next((number for number, word in enumerate(words) if not word.endswith(".c")), len(words))
     sources = tuple(Path(word) for word in words[:count])
     for one in sources:
         if not one.is_file():
-            raise InputError(f"--{role}: there is no file '{one}'", hint="C files come first, then the program's arguments")
+            raise InputError(f"--{option}: there is no file '{one}'", hint="C files come first, then the program's arguments")
     return Program(role, sources, (f"{DIRECTORY}/{role}", *words[count:]) if sources else tuple(words))
+
+
+def read_script(text: str) -> tuple[Program, tuple[Path, ...]]:
+    """A program that runs alone, as the client, and the files that it is: a script and its arguments, C files, or a command.
+
+    Raises :class:`InputError` as :func:`read` does, and for a file that nothing says how to run.
+    """
+    program = read("client", text, option="script")
+    script = Path(program.argv[0])
+    if program.sources or not script.is_file():
+        if not program.sources and script.suffix in (".py", ".sh"):
+            raise InputError(f"--script: there is no file '{script}'", hint="a script of this machine, and its arguments")
+        return program, ()
+    here = f"{DIRECTORY}/{script.name}"
+    if script.suffix == ".py":
+        return Program("client", (), ("python3", here, *program.argv[1:])), (script,)
+    if script.suffix == ".sh":
+        return Program("client", (), ("sh", here, *program.argv[1:])), (script,)
+    if not script.stat().st_mode & 0o111:
+        raise InputError(f"--script: '{script}' is neither a .py, .sh or .c file nor executable", hint="or a command: 'python3 FILE'")
+    return Program("client", (), (here, *program.argv[1:])), (script,)
 
 
 def check_files(files: Iterable[Path], programs: Sequence[Program]) -> None:

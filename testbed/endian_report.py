@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from testbed.endian_compare import Difference
 from testbed.endian_judge import PAIRS, Finding, Pair, Run, name_of
-from testbed.endian_messages import ROLES
+from testbed.endian_messages import ROLES, Role
 from testbed.endian_run import Outcome
 from testbed.report import GAP, QUIET, WRONG, printable
 
@@ -40,7 +40,7 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     judged = outcome.judgement
     for number, finding in enumerate(judged.findings, 1):
         console.print()
-        _print_finding(console, number, finding)
+        _print_finding(console, number, finding, alone=outcome.alone)
     for heading, lines in (
         ("May follow from that", judged.consequences),
         ("Nothing can be said", judged.inconclusive),
@@ -64,54 +64,87 @@ def summary(outcome: Outcome) -> str:
         count = len(judged.findings)
         return f"{count} {'finding' if count == 1 else 'findings'}: the program is not the same on both byte orders."
     if what == "FAILED":
-        return "The program fails also between hosts of one byte order, so nothing is known about its byte order."
+        where = "on both byte orders" if outcome.alone else "also between hosts of one byte order"
+        return f"The program fails {where}, so nothing is known about its byte order."
     if what == "NOTHING SENT":
-        return "Nothing was sent: not one byte of data over TCP or UDP, so nothing is known about its byte order."
+        loopback = "; what a host sends to itself (127.0.0.1) is not seen: send to `server`" if outcome.alone else ""
+        return f"Nothing was sent: not one byte of data, so nothing is known about its byte order{loopback}."
     aside = f"; {judged.set_aside} differ from run to run and were set aside" if judged.set_aside else ""
     return f"No finding: {judged.compared} bytes are the same from hosts of both byte orders{aside}."
 
 
 def _table(outcome: Outcome) -> Table:
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for heading in ("client", "server", "runs", "client ended", "server ended", "client sent", "server sent"):
+    headings, rows = cells(outcome)
+    for heading in headings:
         table.add_column(heading, overflow="fold")
-    for pair in PAIRS:
-        runs = outcome.runs[pair]
-        sent = [_sent(runs, role) for role in ROLES]
-        ended = [_ended(runs, role) for role in ROLES]
-        table.add_row(Text(pair[0]), Text(pair[1]), Text(str(len(runs))), *ended, *sent)
+    for row in rows:
+        table.add_row(*(Text(cell.text, style="" if cell.well is None else GOOD if cell.well else WRONG) for cell in row))
     return table
 
 
-def _sent(runs: Sequence[Run], role: str) -> Text:
+@dataclass(frozen=True)
+class Cell:
+    """Of the table of pairs; ``well`` is None where that is no question."""
+
+    text: str
+    well: bool | None = None
+
+
+def cells(outcome: Outcome) -> tuple[tuple[str, ...], list[list[Cell]]]:
+    """The headings and rows of the table of pairs."""
+    if outcome.alone:
+        rows = [(pair, [Cell(pair[0])], ROLES[:1]) for pair in outcome.pairs]
+        return ("host", "runs", "ended", "sent"), [_row(outcome, *row) for row in rows]
+    headings = ("client", "server", "runs", "client ended", "server ended", "client sent", "server sent")
+    return headings, [_row(outcome, pair, [Cell(pair[0]), Cell(pair[1])], ROLES) for pair in outcome.pairs]
+
+
+def _row(outcome: Outcome, pair: Pair, names: list[Cell], roles: Sequence[Role]) -> list[Cell]:
+    runs = outcome.runs[pair]
+    return [*names, Cell(str(len(runs))), *(_ended(runs, role) for role in roles), *(Cell(_sent(runs, role)) for role in roles)]
+
+
+def _sent(runs: Sequence[Run], role: Role) -> str:
     sizes = {sum(len(data) for channel, data in run.said.messages.items() if channel.role == role and not channel.is_port) for run in runs}
-    return Text(f"{min(sizes)} bytes" if len(sizes) == 1 else f"{min(sizes)}-{max(sizes)} bytes")
+    return f"{min(sizes)} bytes" if len(sizes) == 1 else f"{min(sizes)}-{max(sizes)} bytes"
 
 
-def _ended(runs: Sequence[Run], role: str) -> Text:
-    words = list(dict.fromkeys(run.endings["client" if role == "client" else "server"].words for run in runs))
-    well = all(run.endings["client" if role == "client" else "server"].well for run in runs)
-    return Text("; ".join(words), style=GOOD if well else WRONG)
+def _ended(runs: Sequence[Run], role: Role) -> Cell:
+    words = dict.fromkeys(run.endings[role].words for run in runs)
+    return Cell("; ".join(words), all(run.endings[role].well for run in runs))
 
 
-def _print_finding(console: Console, number: int, finding: Finding) -> None:
-    who = "" if finding.channel is None else f"{finding.role}: " if finding.channel.is_port else f"{finding.role}, {finding.channel}: "
-    _say(console, Text.assemble((f"{number}. ", "bold"), (who, "bold"), (printable(finding.title), WRONG)), 0)
+def who(finding: Finding) -> str:
+    """Whose finding it is, and in which message, as the beginning of its title; nothing where nobody's alone."""
+    if finding.channel is None:
+        return ""
+    return f"{finding.role}: " if finding.channel.is_port else f"{finding.role}, {finding.channel}: "
+
+
+def seen_in(finding: Finding) -> str:
+    return "seen in: " + ", ".join(name_of(pair) for pair in PAIRS if pair in finding.pairs)
+
+
+def _print_finding(console: Console, number: int, finding: Finding, *, alone: bool) -> None:
+    _say(console, Text.assemble((f"{number}. ", "bold"), (who(finding), "bold"), (printable(finding.title), WRONG)), 0)
     for line in finding.details:
         _say(console, Text(printable(line)), 3)
     if finding.difference and finding.channel and not finding.channel.is_port:
         for row in hex_dump(finding):
             console.print(Text("   ").append_text(row), soft_wrap=True)
-    _say(console, Text("seen in: " + ", ".join(name_of(pair) for pair in PAIRS if pair in finding.pairs), style=QUIET), 3)
+    if not alone:
+        _say(console, Text(seen_in(finding), style=QUIET), 3)
 
 
 def _print_failure(console: Console, outcome: Outcome) -> None:
     """What the programs of the first pair that fails wrote."""
     pair = next(pair for pair in PAIRS if not all(run.well for run in outcome.runs[pair]))
     run = next(run for run in outcome.runs[pair] if not run.well)
-    for role in ROLES:
+    for role in ROLES[:1] if outcome.alone else ROLES:
         ending = run.endings[role]
-        _say(console, Text(f"{name_of(pair)}, the {role}: {printable(ending.words)}", style=WRONG))
+        where = f"on the {pair[0]}-endian host" if outcome.alone else name_of(pair)
+        _say(console, Text(f"{where}, the {role}: {printable(ending.words)}", style=WRONG))
         for line in [*ending.stdout.splitlines(), *ending.stderr.splitlines()][-MOST_OUTPUT_LINES:]:
             console.print(Text(f"  | {printable(line)}"), soft_wrap=True)
 
@@ -128,28 +161,32 @@ def _say(console: Console, text: Text, indent: int = 0) -> None:
 
 def hex_dump(finding: Finding) -> Iterator[Text]:
     """Both hosts' bytes around a difference, row by row, with marks under the bytes that are meant."""
+    for name, data, marked in sides(finding):
+        yield Text(f"{name} host, {len(data)} bytes", style=QUIET)
+        yield from _rows(finding, data, marked)
+
+
+def sides(finding: Finding) -> tuple[tuple[str, bytes, range], tuple[str, bytes, range]]:
+    """Each host's byte order, its message, and which bytes of that are meant."""
     one = finding.difference
     assert one is not None
-    sides = (
+    return (
         ("little-endian", finding.little, range(one.place.offset, one.place.offset + len(one.little))),
         ("big-endian", finding.big, range(one.big_offset, one.big_offset + len(one.big))),
     )
-    for name, data, marked in sides:
-        yield Text(f"{name} host, {len(data)} bytes", style=QUIET)
-        yield from _rows(data, marked, _first_row(one))
 
 
-def _first_row(one: Difference) -> int:
-    return max(0, one.place.offset // BYTES_IN_ROW - CONTEXT_ROWS)
-
-
-def _rows(data: bytes, marked: range, first: int) -> Iterator[Text]:
+def rows_of(finding: Finding, data: bytes, marked: range) -> range:
+    """Where the rows begin that are shown of a message, with ``marked`` bytes in it."""
+    assert finding.difference is not None
+    first = max(0, finding.difference.place.offset // BYTES_IN_ROW - CONTEXT_ROWS)
     last = min((max(marked.stop - 1, marked.start) // BYTES_IN_ROW) + CONTEXT_ROWS, first + MOST_ROWS)
-    for row in range(first, last + 1):
-        begin = row * BYTES_IN_ROW
+    return range(first * BYTES_IN_ROW, min((last + 1) * BYTES_IN_ROW, len(data)), BYTES_IN_ROW)
+
+
+def _rows(finding: Finding, data: bytes, marked: range) -> Iterator[Text]:
+    for begin in rows_of(finding, data, marked):
         piece = data[begin : begin + BYTES_IN_ROW]
-        if not piece:
-            break
         line = Text(f"{begin:6}  ", style=QUIET)
         for at, byte in enumerate(piece, begin):
             line.append(f"{byte:02x}", style=WRONG if at in marked else "not dim").append(" ")
@@ -171,7 +208,8 @@ def as_json(outcome: Outcome) -> dict[str, object]:
     return {
         "verdict": verdict(outcome),
         "summary": summary(outcome),
-        "pairs": [_pair_json(pair, outcome.runs[pair]) for pair in PAIRS],
+        "alone": outcome.alone,
+        "pairs": [_pair_json(pair, outcome.runs[pair]) for pair in outcome.pairs],
         "findings": [_finding_json(one) for one in judged.findings],
         "consequences": list(judged.consequences),
         "inconclusive": list(judged.inconclusive),

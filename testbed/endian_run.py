@@ -9,10 +9,9 @@ import json
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,8 +19,10 @@ from testbed import architecture as architectures
 from testbed.api import Lab
 from testbed.architecture import ByteOrder
 from testbed.capture import ALL_PORTS, Packet, capture, read_pcap
-from testbed.endian_identity import as_little, host_name
-from testbed.endian_judge import BIG, LITTLE, PAIRS, Ending, Judgement, Pair, Run, judge
+from testbed.endian_dissect import PACKAGE, dissect
+from testbed.endian_fields import Names
+from testbed.endian_identity import as_little, host_name, mac_bytes
+from testbed.endian_judge import BIG, LITTLE, NAMELESS, PAIRS, Ending, Judgement, Pair, Run, alone, judge
 from testbed.endian_messages import ROLES, Role, said
 from testbed.endian_program import DIRECTORY, Program, check_files, compiled
 from testbed.errors import DeadlineExceeded, InputError, LabError
@@ -38,9 +39,11 @@ TOGETHER: tuple[tuple[Pair, Pair], ...] = ((LITTLE, BIG), (("little", "big"), ("
 SERVE_ON_S = 0.3
 SERVE_ON_COMMAND_S = 1.0  # an interpreter takes its time, above all an emulated one
 GRACE_S = 1.0
+DISSECTOR = "dissector"  # the host that has tshark
+SINK = "/run/testbed/sink.py"  # beside a user's own files
 EVERY_S = 0.02  # from one look at its sockets to the next
-FILTER = "inbound and (ip or ip6)"  # of ALL_PORTS: each packet once, as its host sent it
-COOKED_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 20, 0x0800, 0x86DD
+FILTER = "inbound and not arp"  # of ALL_PORTS: each packet once, as its host sent it
+COOKED_MAC = slice(12, 18)  # of who sent it, in a frame of a capture of all ports (Linux cooked v2)
 ORDERS: tuple[ByteOrder, ByteOrder] = ("little", "big")
 
 Progress = Callable[[str, str], None]
@@ -48,7 +51,10 @@ Progress = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run. ``files`` go to both hosts, ``flags`` to the compiler; ``timeout_s`` is for each run, in seconds."""
+    """What is to be run: a client and a server, or a client alone, whose server takes everything and answers nothing.
+
+    ``files`` go to both hosts, ``flags`` to the compiler; ``timeout_s`` is for each run, in seconds. ``packages`` of Debian and those of
+    ``pip`` are on both hosts."""
 
     programs: Mapping[Role, Program]
     files: tuple[Path, ...] = ()
@@ -57,13 +63,23 @@ class Plan:
     ipv6: bool = False
     repeat: int = REPEAT
     timeout_s: float = TIMEOUT_S
+    packages: tuple[str, ...] = ()
+    pip: tuple[str, ...] = ()
+    names: Names = NAMELESS
+    protocol: str = ""
+    """Of which Wireshark has the names of fields; empty for none."""
+
+    @property
+    def alone(self) -> bool:
+        return "server" not in self.programs
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it. ``hosts`` are kinds by role and byte order; ``pcap`` has every packet of all runs."""
+    """What came of it. ``hosts`` are kinds by role and byte order; ``pcap`` has every packet of all runs. Of a client ``alone`` the pairs
+    with one client's byte order are the same runs."""
 
-    runs: Mapping[Pair, tuple[Run, ...]]
+    runs: Mapping[Pair, Sequence[Run]]
     judgement: Judgement
     hosts: Mapping[str, str]
     pcap: bytes
@@ -71,17 +87,26 @@ class Outcome:
     """Of each run: when it began and ended, in seconds since 1970, by the clock of the packets."""
     addresses: Mapping[str, tuple[Address, ...]]
     """Of each host, by its name."""
+    alone: bool = False
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Those that have runs of their own."""
+        return TOGETHER[0] if self.alone else PAIRS
 
     def pcap_of(self, pair: Pair) -> bytes:
         """The packets that the hosts of a pair sent in its runs, as a pcap file."""
-        own = {address for role, order in zip(ROLES, pair, strict=True) for address in self.addresses[host_name(role, order)]}
-        spans = self.spans[pair]
-        kept = [
-            record
-            for time_s, record in records(self.pcap)
-            if any(begin <= time_s <= end for begin, end in spans) and _source(record[RECORD_HEADER:]) in own
-        ]
-        return self.pcap[:FILE_HEADER] + b"".join(kept)
+        return _part_of(self.pcap, pair, self.addresses, self.spans[pair])
+
+
+def _part_of(pcap: bytes, pair: Pair, addresses: Mapping[str, Sequence[Address]], spans: Sequence[tuple[float, float]]) -> bytes:
+    own = {mac_bytes(addresses[host_name(role, order)]) for role, order in zip(ROLES, pair, strict=True)}
+    kept = [
+        record
+        for time_s, record in records(pcap)
+        if any(begin <= time_s <= end for begin, end in spans) and record[RECORD_HEADER:][COOKED_MAC] in own
+    ]
+    return pcap[:FILE_HEADER] + b"".join(kept)
 
 
 def endian(plan: Plan, *, progress: Progress = lambda *_: None, name: str = "") -> Outcome:
@@ -117,12 +142,17 @@ def _topology(plan: Plan, made: Mapping[tuple[Role, ByteOrder], Path]) -> str:
         own = {plan.programs[role].argv[0]: {"source": str(made[role, order]), "mode": "0755"}} if (role, order) in made else {}
         return {**given, **own}
 
-    big = "vm" if plan.vm else "emulated"
-    hosts = {
-        host_name(role, order): {"kind": big if order == "big" else "native", "files": files(role, order)}
-        for role in ROLES
-        for order in ORDERS
-    }
+    def host(role: Role, order: ByteOrder) -> dict[str, object]:
+        if plan.alone and role == "server":
+            return {"files": {SINK: {"source": str(Path(__file__).with_name("endian_sink.py"))}}}
+        kind = "native" if order == "little" else "vm" if plan.vm else "emulated"
+        # Whatever a client alone sends to whomever, the other host takes it.
+        routes = [{"to": "default", "via": host_name("server", order)}] if plan.alone else []
+        return {"kind": kind, "files": files(role, order), "packages": list(plan.packages), "pip": list(plan.pip), "routes": routes}
+
+    hosts = {host_name(role, order): host(role, order) for role in ROLES for order in ORDERS}
+    if plan.protocol:
+        hosts[DISSECTOR] = {"packages": PACKAGE}
     return json.dumps({"networks": {"lan": {"ipv6": True} if plan.ipv6 else None}, "hosts": hosts})
 
 
@@ -144,26 +174,44 @@ def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
     seen: dict[Pair, list[_Seen]] = {pair: [] for pair in PAIRS}
     with lab.running.switch as switch, ThreadPoolExecutor(4) as pool, capture(switch, ALL_PORTS, filter=FILTER) as captured:
         for number in range(plan.repeat):
-            for pairs in TOGETHER:
+            for pairs in TOGETHER[:1] if plan.alone else TOGETHER:
                 # What did not end in time once will not another time, and waiting for it is long.
                 todo = [pair for pair in pairs if not any(_hung(one) for one in seen[pair])]
                 if not todo:
                     continue
                 if number or pairs != TOGETHER[0]:
                     lab.reset([host_name(role, order) for pair in todo for role, order in zip(ROLES, pair, strict=True)])
-                progress(f"run {number + 1} of {plan.repeat}", " and ".join(f"{client} to {server}" for client, server in todo))
+                progress(f"run {number + 1} of {plan.repeat}", _words(plan, todo))
                 for pair, one in zip(todo, pool.map(lambda pair: _run(lab, plan, pair, addresses, hosts_files), todo), strict=True):
                     seen[pair].append(one)
     packets = read_pcap(captured.pcap)
-    runs = {
-        pair: tuple(Run(one.endings, said(_within(packets, one.span), _of_pair(pair, addresses), one.listening)) for one in seen[pair])
-        for pair in PAIRS
-    }
-    alike = {pair: [as_little(run, pair, addresses) for run in runs[pair]] for pair in PAIRS}
+
+    def run(pair: Pair, one: _Seen) -> Run:
+        own = {role: addresses[host_name(role, order)] for role, order in zip(ROLES, pair, strict=True)}
+        if plan.alone:
+            del own["server"]
+        macs = {mac_bytes(of_role): role for role, of_role in own.items()}
+        heard = said(_within(packets, one.span), own, one.listening, macs=macs, others="server" if plan.alone else None)
+        asked = one.endings["client"]
+        if asked.waited and not heard.payload:  # for what should it have waited?
+            problem = f"did not end within {plan.timeout_s:g} s, and had sent nothing; --timeout gives it longer"
+            return Run({**one.endings, "client": replace(asked, stopped=False, waited=False, problem=problem)}, heard)
+        return Run(one.endings, heard)
+
+    runs: Mapping[Pair, Sequence[Run]] = {pair: tuple(run(pair, one) for one in seen[pair]) for pair in PAIRS}
+    alike: Mapping[Pair, Sequence[Run]] = {pair: [as_little(run, pair, addresses) for run in runs[pair]] for pair in PAIRS}
+    if plan.alone:
+        runs, alike = alone(runs[LITTLE], runs[BIG]), alone(alike[LITTLE], alike[BIG])
+    names = plan.names
+    if plan.protocol:
+        first = seen[LITTLE][0].span
+        own = _part_of(captured.pcap, LITTLE, addresses, [first])
+        names = dissect(lab.host(DISSECTOR), plan.protocol, own, read_pcap(own), runs[LITTLE][0].said.messages)
     return Outcome(
         runs=runs,
-        judgement=judge(alike),
-        hosts={name: host.kind for name, host in lab.hosts.items()},
+        judgement=judge(alike, names),
+        alone=plan.alone,
+        hosts={name: host.kind for name, host in lab.hosts.items() if name != DISSECTOR},
         pcap=captured.pcap,
         spans={pair: tuple(one.span for one in seen[pair]) for pair in PAIRS},
         addresses=addresses,
@@ -176,6 +224,8 @@ def _run(lab: Lab, plan: Plan, pair: Pair, addresses: Mapping[str, Sequence[Addr
     names = "".join(f"{addresses[one.name][0]}\t{role}\n" for role, one in (("client", client), ("server", server)))
     for host in (client, server):
         host.write("/etc/hosts", hosts_files[host.name] + names.encode())
+    if plan.alone:
+        return _run_alone(client, server, plan)
     begin = time.time()
     with server.start(plan.programs["server"].argv, directory=DIRECTORY) as serving:
         serving.stdin.close()
@@ -190,6 +240,25 @@ def _run(lab: Lab, plan: Plan, pair: Pair, addresses: Mapping[str, Sequence[Addr
         patience_s = SERVE_ON_S if plan.programs["server"].sources else SERVE_ON_COMMAND_S
         served = _end_of_server(server, serving, patience_s, deadline)
     return _Seen({"client": asked, "server": served}, listening, (begin, time.time()))
+
+
+def _words(plan: Plan, pairs: Sequence[Pair]) -> str:
+    return " and ".join(f"on the {client}-endian host" if plan.alone else f"{client} to {server}" for client, server in pairs)
+
+
+def _run_alone(client: Host, sink: Host, plan: Plan) -> _Seen:
+    """One run of a client with a host that takes everything and answers nothing."""
+    with sink.start(["python3", SINK]) as taking:
+        if taking.stdout.readline(timeout_s=plan.timeout_s) != b"ready\n":
+            raise LabError(f"the host that takes what the client sends did not come up: {taking.result().error_text.strip()}")
+        begin = time.time()
+        with client.start(plan.programs["client"].argv, directory=DIRECTORY) as asking:
+            ending = _end_of_client(asking, Deadline(plan.timeout_s))
+        if ending.problem:  # it may well have waited for an answer
+            ending = replace(ending, stopped=True, waited=True, problem="")
+        taking.stdin.close()
+        taking.result()
+    return _Seen({"client": ending, "server": Ending(0)}, (), (begin, time.time()))
 
 
 def _sockets(host: Host) -> list[Socket]:
@@ -257,30 +326,22 @@ def _addresses(host: Host, plan: Plan) -> Iterator[Address]:
     yield from sorted(everything, key=lambda one: one.version, reverse=plan.ipv6)
 
 
-def _of_pair(pair: Pair, addresses: Mapping[str, Sequence[Address]]) -> dict[Role, Collection[Address]]:
-    return {role: addresses[host_name(role, order)] for role, order in zip(ROLES, pair, strict=True)}
-
-
 def _within(packets: Sequence[Packet], span: tuple[float, float]) -> list[Packet]:
     return [one for one in packets if span[0] <= one.time_s <= span[1]]
 
 
-def _source(frame: bytes) -> Address | None:
-    """Who sent a frame of a capture of all ports (Linux cooked v2: 20 bytes, the protocol first)."""
-    protocol, packet = int.from_bytes(frame[:2], "big"), frame[COOKED_HEADER:]
-    if protocol == ETHERTYPE_IPV4 and len(packet) >= 20:
-        return IPv4Address(packet[12:16])
-    return IPv6Address(packet[8:24]) if protocol == ETHERTYPE_IPV6 and len(packet) >= 40 else None
-
-
 def keep_packets(outcome: Outcome, directory: Path) -> list[Path]:
-    """Write the packets of each pair, all of its runs, as CLIENT-to-SERVER.pcap; gives the files. Raises :class:`InputError`."""
-    return [_write(directory / f"{client}-to-{server}.pcap", outcome.pcap_of((client, server))) for client, server in PAIRS]
+    """Write the packets of each pair, all of its runs, as CLIENT-to-SERVER.pcap, of a client alone as CLIENT.pcap; gives the files.
+
+    Raises :class:`InputError`."""
+    names = {pair: pair[0] if outcome.alone else f"{pair[0]}-to-{pair[1]}" for pair in outcome.pairs}
+    return [write(directory / f"{name}.pcap", outcome.pcap_of(pair)) for pair, name in names.items()]
 
 
-def _write(file: Path, data: bytes) -> Path:
+def write(file: Path, data: bytes) -> Path:
+    """Write a file that the user asked for. Raises :class:`InputError` when that cannot be."""
     try:
         file.write_bytes(data)
     except OSError as error:
-        raise InputError(f"the packets cannot be written to '{file}': {error.strerror}") from error
+        raise InputError(f"'{file}' cannot be written: {error.strerror}") from error
     return file

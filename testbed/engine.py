@@ -330,6 +330,11 @@ class Engine:
         with self._errors():
             return str((self._client.inspect_image(reference)["Config"]["Labels"] or {}).get(label, ""))
 
+    def image_in_use(self, reference: str) -> bool:
+        """Whether a container, running or not, is made from it."""
+        with self._errors():
+            return bool(self._client.containers(all=True, filters={"ancestor": reference}))
+
     def list_images(self) -> list[str]:
         """The references of all images of ours, the id of one that has none."""
         with self._errors():

@@ -19,6 +19,7 @@ from testbed.architecture import ByteOrder
 from testbed.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from testbed.drawing import Drawing
     from testbed.experiment_stage import Stage
 
 Outcome = Literal["HOLDS", "REFUTED", "INCONCLUSIVE"]
@@ -140,6 +141,8 @@ class CellRun:
     problem: str = ""
     steps: Sequence[Mapping[str, Value]] = ()
     """What was done on the hosts, in order, with what came of it."""
+    traffic: Mapping[str, Value] = field(default_factory=dict)
+    """The packets and the sockets (:class:`testbed.traffic.Traffic`) of the cell that was watched; nothing in the others."""
 
     def sysctl(self, name: str) -> int:
         """A sysctl that is a number."""
@@ -252,6 +255,8 @@ class Experiment:
     ``subjects`` are the roles that run on the kind of host in question, ``others`` run native. ``kinds`` are the kinds
     that can show it; ``refused`` has the reason for each other one. ``sysctls`` are pinned on all of its hosts, so that nothing
     of the machine gets in. Before each cell the hosts are made new when ``reset_each_cell``, else once before the experiment.
+    ``watched`` names the cell whose packets and sockets are kept in the record, as it tells most; without, or where there is no such
+    cell, it is the first. What has one host only has no packets.
 
     ``provoke`` makes the situation and ``observe`` looks at it; what the players hold (sockets) stays in between.
     ``took_effect`` looks at what was observed of a cell for signs that it was provoked, and says what is missing: then the run is
@@ -276,6 +281,9 @@ class Experiment:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     sysctls: Mapping[str, int | str] = field(default_factory=dict)
     reset_each_cell: bool = False
+    watched: str = ""
+    picture: Callable[[Sequence[Record]], Drawing] | None = None
+    """What its records show, of one or several kernels, as one picture; where numbers beside each other say it, there is none."""
 
     def __post_init__(self) -> None:
         silent = set(KINDS) - set(self.kinds) - set(self.refused)

@@ -7,6 +7,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,9 @@ from testbed.architecture import ARCHITECTURES, of_machine
 from testbed.errors import InputError, TestbedError, did_you_mean
 from testbed.experiment import Cell, CellRun, Experiment, Facts, KindOfHost, Record, Scalar
 from testbed.experiment_stage import PATIENCE_S, Stage
+from testbed.experiment_watch import watching
 from testbed.guest import DEFAULT_KERNEL, KERNELS, MODELS
+from testbed.json_text import json_text
 from testbed.topology import Host as HostSpec
 from testbed.topology import Network, Topology
 
@@ -90,12 +93,13 @@ def run(
     sysctls: Mapping[str, str] | None = None,
     patience_s: float = PATIENCE_S,
     saw: Callable[[int, int], None] = lambda *_: None,
+    watch: bool = True,
 ) -> Record:
     """Run an experiment in a lab that has its hosts; gives what was observed, not yet judged.
 
     ``sysctls`` are the user's: on the subjects, after those of the experiment and of the cell, so they win. ``patience_s`` seconds
     are waited for what does not come. What goes wrong in a cell is that cell's problem, and the others are still tried.
-    ``saw(done, of)`` is called after each cell.
+    ``saw(done, of)`` is called after each cell. Without ``watch`` the record has no packets.
     Raises :class:`InputError` when this kind of host cannot show it, or has not such a sysctl.
     """
     if reason := why_not(experiment, on):
@@ -110,6 +114,8 @@ def run(
     if unpinned := {name for cell in cells for name in cell.sysctls} - set(experiment.sysctls):
         hint = "each cell would leave its value to the next; name them in the experiment's sysctls"
         raise InputError(f"experiment {experiment.name} changes {', '.join(sorted(unpinned))} without pinning it", hint=hint)
+    names = [cell.name for cell in cells]
+    watched = names.index(experiment.watched) if experiment.watched in names else 0
     there: Mapping[str, int | str] = {}
     for number, cell in enumerate(cells):
         if number and experiment.reset_each_cell:
@@ -120,7 +126,8 @@ def run(
         wanted, pinned = _sysctls(experiment, cell, sysctls or {}), {**experiment.sysctls, **(sysctls or {})}
         changed = [name for name, value in wanted.items() if value != {**pinned, **there}[name]]
         port = FIRST_PORT + number % (LAST_PORT - FIRST_PORT)
-        seen.append(_run_cell(experiment, stage, cell, port, sysctls or {}, changed))
+        here = lab if watch and number == watched and len(experiment.hosts) > 1 else None
+        seen.append(_run_cell(experiment, stage, cell, port, sysctls or {}, changed, here))
         there = wanted
         saw(number + 1, len(cells))
     _close(stage)
@@ -145,8 +152,7 @@ def save(record: Record, directory: Path, on: On) -> Path:
             path = directory / f"{record.experiment}.{on.slug}.{stamp}.{number}.json"
             try:
                 with path.open("x") as file:
-                    json.dump(record.as_json(), file, indent=1)
-                    file.write("\n")
+                    file.write(json_text(record.as_json()))
             except FileExistsError:
                 continue
             return path
@@ -177,11 +183,15 @@ def _sysctls(experiment: Experiment, cell: Cell, by_user: Mapping[str, str]) -> 
     return {**experiment.sysctls, **cell.sysctls, **by_user}
 
 
-def _run_cell(experiment: Experiment, stage: Stage, cell: Cell, port: int, by_user: Mapping[str, str], changed: Sequence[str]) -> CellRun:
-    """One cell; ``changed`` are the sysctls that the subjects do not have yet as this cell wants them."""
+def _run_cell(
+    experiment: Experiment, stage: Stage, cell: Cell, port: int, by_user: Mapping[str, str], changed: Sequence[str], watch: Lab | None
+) -> CellRun:
+    """One cell; ``changed`` are the sysctls that the subjects do not have yet as this cell wants them. It is watched in the lab
+    ``watch``, if any."""
     stage.begin(port)
     seen: Mapping[str, Any] = {}
     read_back: dict[str, int | str] = {}
+    traffic: dict[str, Any] = {}
     problem = ""
     try:
         wanted = _sysctls(experiment, cell, by_user)
@@ -190,8 +200,9 @@ def _run_cell(experiment: Experiment, stage: Stage, cell: Cell, port: int, by_us
                 stage.hosts[role].sysctl[name] = wanted[name]
         subject = stage.hosts[experiment.subjects[0]]
         read_back = {name: subject.sysctl[name] for name in wanted}
-        experiment.provoke(stage, cell)
-        seen = dict(experiment.observe(stage, cell))
+        with watching(watch, stage, NETWORK, traffic) if watch else nullcontext():
+            experiment.provoke(stage, cell)
+            seen = dict(experiment.observe(stage, cell))
         json.dumps(seen)  # or it could not be saved
     except InputError:
         raise  # what the user asked for makes no sense on this host, in no cell
@@ -199,7 +210,7 @@ def _run_cell(experiment: Experiment, stage: Stage, cell: Cell, port: int, by_us
         problem = error.message
     except Exception as error:  # noqa: BLE001 # a mistake in an experiment, anybody's: this cell says nothing
         problem = f"{type(error).__name__}: {error}"
-    run = CellRun(cell.name, cell.values, read_back, {} if problem else seen, problem, tuple(stage.steps))
+    run = CellRun(cell.name, cell.values, read_back, {} if problem else seen, problem, tuple(stage.steps), traffic)
     try:
         stage.clean()
     except TestbedError as error:

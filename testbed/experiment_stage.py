@@ -16,10 +16,11 @@ from testbed.errors import LabError
 from testbed.host import Host
 from testbed.process import wait_until
 from testbed.running import Process
+from testbed.traffic import WORDS, set_of_dropped
 
 T = TypeVar("T")
 PATIENCE_S = 30.0  # for what takes milliseconds, also on a machine that has other work
-TABLE = "testbed"
+TABLE, NOTED = "testbed", "dropped_"
 
 # SIGINT as a C program has it: it ends the process, and its sockets are closed by the kernel. Little is imported, as each module
 # takes its time on an emulated processor; a step imports what else it needs.
@@ -101,6 +102,7 @@ class Player:
         self._ask(None)
 
     def _ask(self, code: str | None, *, note: bool = True) -> dict[str, Any]:
+        began = time.monotonic()
         self.process.stdin.write(json.dumps(code).encode() + b"\n")
         line = self.process.stdout.readline(timeout_s=PATIENCE_S)
         if not line.endswith(b"\n"):
@@ -109,7 +111,7 @@ class Player:
             )
         answer: dict[str, Any] = json.loads(line)
         if code is not None and note:
-            self._note({"on": self.role, "step": code.strip(), **answer})
+            self._note({"on": self.role, "step": code.strip(), **answer, "took_s": round(time.monotonic() - began, 4)})
         if "broke" in answer:
             raise StepFailed(f"on the {self.role}, `{(code or 'close all').strip()}` broke: {answer['broke']}")
         return answer
@@ -118,7 +120,8 @@ class Player:
 class Stage:
     """The hosts of an experiment by role, a port nobody used before, and what was done so far in this cell.
 
-    ``addresses`` are the hosts' own, on the one network. ``patience_s`` seconds are waited for what does not come.
+    ``addresses`` are the hosts' own, on the one network. ``patience_s`` seconds are waited for what does not come. ``looks`` is called
+    after each step, and before a firewall goes, where somebody watches this cell; then firewalls note what they drop.
     """
 
     def __init__(
@@ -132,7 +135,14 @@ class Stage:
         self.steps: list[Mapping[str, Any]] = []
         self._players: dict[tuple[str, str], Player] = {}
         self._began = time.monotonic()
-        self._walls: set[str] = set()
+        self.walls: set[str] = set()
+        """Roles whose firewall drops something."""
+        self.looks: Callable[[], None] | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since this cell began."""
+        return time.monotonic() - self._began
 
     def on(self, role: str, name: str = "", *, before: Sequence[str] = ()) -> Player:
         """The player on a host; a second one under another ``name``. ``before`` stands before its command, as setpriv does.
@@ -154,7 +164,7 @@ class Stage:
 
     def clean(self) -> None:
         """Remove firewalls, and close what the players hold: the servers' before the clients', so that the servers see nothing of that."""
-        for role in list(self._walls):
+        for role in list(self.walls):
             self.open(role)
         for (_, _), player in sorted(self._players.items(), reverse=True):
             if player.process.exit_code is None:
@@ -165,7 +175,7 @@ class Stage:
         for player in self._players.values():
             player.process.close()
         self._players.clear()
-        self._walls.clear()
+        self.walls.clear()
 
     def drop(self, role: str, *, incoming: str = "", outgoing: str = "") -> None:
         """Let a host's firewall drop what matches a rule of nft(8), such as ``tcp dport 8001 tcp flags syn``, on its way in or out.
@@ -173,15 +183,14 @@ class Stage:
         One that is there is replaced. What comes in is dropped before routing, and what goes out after it, so that its sender does
         not notice.
         """
-        chains = [
-            f"chain {hook} {{ type filter hook {hook} priority -150; {rule} counter drop; }}"
-            for hook, rule in (("prerouting", incoming), ("postrouting", outgoing))
-            if rule
-        ]
-        lines = [f"table ip {TABLE} {{}}", f"delete table ip {TABLE}", f"table ip {TABLE} {{", *chains, "}", ""]
+        self._look()
+        rules = [(hook, rule) for hook, rule in (("prerouting", incoming), ("postrouting", outgoing)) if rule]
+        chains = [f"chain {hook} {{ type filter hook {hook} priority -150; {rule} counter drop; }}" for hook, rule in rules]
+        notes = [part for hook, rule in rules for part in noting(hook, rule)] if self.looks else []
+        lines = [f"table ip {TABLE} {{}}", f"delete table ip {TABLE}", f"table ip {TABLE} {{", *notes, *chains, "}", ""]
         text = "\n".join(lines)
         self.hosts[role].run(["nft", "-f", "-"], stdin=text.encode()).check(where=f"the {role}")
-        self._walls.add(role)
+        self.walls.add(role)
         self._note({"on": role, "drops": " ".join(chains)})
 
     def dropped(self, role: str) -> int:
@@ -192,8 +201,9 @@ class Stage:
 
     def open(self, role: str) -> None:
         """Take a host's firewall away."""
+        self._look()
         self.hosts[role].run(["nft", "delete", "table", "ip", TABLE]).check(where=f"the {role}")
-        self._walls.discard(role)
+        self.walls.discard(role)
         self._note({"on": role, "drops": ""})
 
     def states(self, role: str, *, peer_port: int | None = None, port: int | None = None) -> list[str]:
@@ -203,7 +213,24 @@ class Stage:
 
     def wait(self, condition: Callable[[], T | None], what: str) -> T:
         """The first true value of ``condition``. Raises :class:`DeadlineExceeded`, which makes the cell inconclusive."""
-        return wait_until(condition, timeout_s=self.patience_s, what=what)
+        found = wait_until(condition, timeout_s=self.patience_s, what=what)
+        self._look()
+        return found
 
     def _note(self, step: Mapping[str, Any]) -> None:
-        self.steps.append({"at_s": round(time.monotonic() - self._began, 4), **step})
+        self.steps.append({"at_s": round(self.elapsed_s, 4), **step})
+        self._look()
+
+    def _look(self) -> None:
+        if self.looks is not None:
+            self.looks()
+
+
+def noting(hook: str, rule: str) -> list[str]:
+    """A set, and a chain before that of the rule, which notes what the rule drops and lets it pass. A rule that counts packets (numgen)
+    counts in both the same."""
+    protocol = next((one for one in WORDS if rule.startswith(f"{one} ")), None)
+    if protocol is None:
+        return []
+    known, note = set_of_dropped(f"{NOTED}{protocol}_{hook}", protocol)
+    return [known, f"chain note_{hook} {{ type filter hook {hook} priority -151; {rule} {note}; }}"]

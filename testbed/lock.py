@@ -10,15 +10,18 @@ import fcntl
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from testbed.errors import LabError
+from testbed.process import Deadline
 
 # Where everybody may make a directory. Not TMPDIR: it may be another one for each user.
 PLACES = (Path("/run/lock"), Path("/tmp"))
 SHARED = 0o2770  # what is made in it has its group
+LOOK_S = 0.1  # from one look at a lock that somebody else has to the next
 _AT_WORK = "at work"
 
 
@@ -38,13 +41,13 @@ class Lock:
 
 
 @contextmanager
-def lock(lab: str, socket: Path | None) -> Iterator[Lock]:
+def lock(lab: str, socket: Path | None, *, patience_s: float = 0.0) -> Iterator[Lock]:
     """Hold the lock of a lab of the engine with that ``socket`` (None: the engine is on another machine).
 
-    Its file goes when it has nothing to tell. Raises :class:`LabError` when another testbed command has it.
+    Its file goes when it has nothing to tell. Raises :class:`LabError` when another testbed command has it, for longer than ``patience_s``.
     """
     path = directory(socket) / f"{lab}.lock"
-    descriptor = _hold(path, lab)
+    descriptor = _hold(path, lab, Deadline(patience_s))
     try:
         yield Lock(descriptor)
     finally:
@@ -53,13 +56,16 @@ def lock(lab: str, socket: Path | None) -> Iterator[Lock]:
         os.close(descriptor)
 
 
-def _hold(path: Path, lab: str) -> int:
+def _hold(path: Path, lab: str, deadline: Deadline) -> int:
     while True:
         descriptor = _open(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
+            if not deadline.passed:
+                time.sleep(LOOK_S)
+                continue
             raise LabError(f"another testbed command is bringing lab '{lab}' up or down", hint="try again when it is done") from None
         # Whoever had it may have removed the file between the two: then this is a lock on nothing.
         with suppress(FileNotFoundError):

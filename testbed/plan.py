@@ -109,6 +109,7 @@ def make_plan(
             "kind": host.kind,
             "arch": architecture.name,
             "image": images[name],
+            "packages": [*host.packages, *host.pip],
             "guest": asdict(guests[name]) if name in guests else None,
             "links": [
                 {

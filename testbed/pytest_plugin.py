@@ -80,6 +80,14 @@ def lab(request: pytest.FixtureRequest, _testbed: Run) -> object:
     return _testbed.take(getattr(request, "param", None))
 
 
+@pytest.fixture(scope="session")
+def endian() -> object:
+    """Whether a program is the same on both byte orders: endian.compare(server="server.c", client="client.c")."""
+    from testbed.pytest_endian import Endian
+
+    return Endian()
+
+
 def _plugin_of_host(*, beside_testinfra: bool) -> ModuleType:
     """The plugin that has the fixture `host`. It is testinfra's host always; without the marker, of the hosts that testinfra knows of."""
     if beside_testinfra:

@@ -34,7 +34,8 @@ def run(sweep: Sweep, folder: Folder, *, jobs: int, progress: Progress = silent,
 
         def measure(point: Point) -> None:
             with lanes.lab(sweep.experiment, sweep.on) as lab:
-                record = running.run(sweep.at(point), lab, sweep.on, parameters=point.parameters, sysctls=point.sysctls, saw=lanes.go_on)
+                at, on = sweep.at(point), sweep.on
+                record = running.run(at, lab, on, parameters=point.parameters, sysctls=point.sysctls, saw=lanes.go_on, watch=False)
             lanes.go_on()  # else what broke may have broken because of us
             folder.save(point, record)
 

@@ -14,6 +14,7 @@ from testbed import guest, sysctls
 from testbed import topology_values as values
 from testbed.errors import InputError
 from testbed.guest import DEFAULT_KERNEL, MODELS
+from testbed.package_names import Extras, read_packages, read_requirements
 from testbed.topology_problems import Problem, Step, as_pydantic, problems_of, reader, topology_error
 from testbed.topology_values import DEFAULT_CAPABILITIES
 
@@ -236,6 +237,8 @@ class Host(Part):
     sysctls: dict[str, str] = {}
     environment: dict[str, str] = {}
     files: dict[str, File] = {}
+    packages: Annotated[tuple[str, ...], reader(read_packages)] = ()
+    pip: Annotated[tuple[str, ...], reader(read_requirements)] = ()
     memory: Annotated[int, reader(values.read_memory)] | None = None
     cpus: float | None = Field(default=None, ge=0.01, le=1024, allow_inf_nan=False)
     capabilities: Annotated[tuple[str, ...], reader(values.read_capabilities)] = DEFAULT_CAPABILITIES
@@ -257,6 +260,8 @@ class Host(Part):
             sysctls: Mapping[str, str | int | bool | Sequence[int]] = ...,
             environment: Mapping[str, str | int | float | bool] = ...,
             files: Mapping[str, File | str] = ...,
+            packages: str | Sequence[str] = (),
+            pip: str | Sequence[str] = (),
             memory: str | int | None = None,
             cpus: float | None = None,
             capabilities: Sequence[str] = DEFAULT_CAPABILITIES,
@@ -339,6 +344,11 @@ class Host(Part):
         if self.kernel is not None:
             message = f"{'an' if self.kind == 'emulated' else 'a'} {self.kind} host runs on this machine's kernel"
             yield Problem(("kernel",), message, "kind: vm, a host with a kernel of its own; or leave it out")
+
+    @property
+    def extras(self) -> Extras:
+        """What it has beside its image."""
+        return Extras(self.packages, self.pip)
 
     @property
     def own_kernel(self) -> str | None:

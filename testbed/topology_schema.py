@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from testbed.package_names import MOST_PACKAGES, PACKAGE_PATTERN, REQUIREMENT_PATTERN
 from testbed.topology import MOST_HOSTS, MOST_NETWORKS, MOST_OF_A_COUNT, ArchitectureName, KernelName, Kind
 from testbed.topology_values import (
     CAPABILITIES,
@@ -135,6 +136,8 @@ def _host() -> Schema:
                 {"anyOf": [{"type": ["string", "number", "boolean", "null"]}, _file()]},
                 {"pattern": "^/."},
             ),
+            "packages": _packages("Debian packages that it has beside those of its image: names, or name=version.", PACKAGE_PATTERN),
+            "pip": _packages("Packages of the Python Package Index, like scapy==2.5.0.", REQUIREMENT_PATTERN),
             "memory": {
                 "description": "Its limit of memory: bytes, or a number with K, M or G (powers of 1024); at least 6M. "
                 "The memory of a vm: whole MiB from 64M to 4G, 128M without it.",
@@ -229,6 +232,11 @@ def _choice(description: str, allowed: Sequence[str]) -> Schema:
 def _command(description: str) -> Schema:
     words = {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 1}
     return {"description": description, "anyOf": [{"type": "string", "minLength": 1}, words, {"type": "null"}]}
+
+
+def _packages(description: str, pattern: str) -> Schema:
+    one = {"type": "string", "pattern": pattern}
+    return {"description": description, "anyOf": [one, {"type": "array", "items": one, "maxItems": MOST_PACKAGES}, {"type": "null"}]}
 
 
 def _mapping(description: str, value: Schema, names: Schema) -> Schema:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from testbed import guest_image, kvm
+from testbed import derived, guest_image, kvm
 from testbed.architecture import EMULATED, Architecture, of_machine
 from testbed.change import Change, Progress, silent
+from testbed.derived import Derived
 from testbed.doctor import binfmt_problem
 from testbed.engine import Engine
 from testbed.errors import GuestFailed, InputError, LabError, SubnetTaken
@@ -62,11 +63,7 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent, new: 
         if held.interrupted:
             progress(topology.name, "the last up was interrupted: waiting for the engine")
             settle(engine, topology.name)
-        by_architecture, guests = build_images(engine, topology, list(wanted), machine, progress)
-        references = {
-            name: by_architecture[architecture_of(topology.hosts[name], machine).name] for name in topology.hosts if name not in guests
-        }
-        references |= {name: guest_image.reference(one, machine) for name, one in guests.items()}
+        by_architecture, guests, references = build_images(engine, topology, list(wanted), machine, progress)
         patience = Deadline(SUBNET_S)
         warnings: tuple[str, ...] = ()
         labels = {RUN: str(run)} if run else {}
@@ -92,14 +89,25 @@ def up(engine: Engine, topology: Topology, *, progress: Progress = silent, new: 
 
 def build_images(
     engine: Engine, topology: Topology, hosts: Sequence[Architecture], machine: Architecture, progress: Progress
-) -> tuple[dict[str, str], dict[str, Guest]]:
-    """The host images of some architectures, by architecture, and what each vm host is, with its image made: on KVM
-    where that runs guests, else emulated."""
+) -> tuple[dict[str, str], dict[str, Guest], dict[str, str]]:
+    """The host images of some architectures, by architecture; what each vm host is: on KVM where that runs guests, else emulated; and the
+    image of each host. All of them are made."""
 
-    def build(*, on_kvm: bool) -> tuple[dict[str, str], dict[str, Guest]]:
+    def build(*, on_kvm: bool) -> tuple[dict[str, str], dict[str, Guest], dict[str, str]]:
         guests = {name: guest_of(one, machine, kvm=on_kvm) for name, one in topology.hosts.items() if one.kind == "vm"}
         made = guest_image.build(engine, hosts, guests.values(), machine, progress)
-        return {one.architecture.name: one.reference for one in made}, guests
+        by_architecture = {one.architecture.name: one.reference for one in made}
+        references = {
+            name: guest_image.reference(guests[name], machine) if name in guests else by_architecture[architecture_of(host, machine).name]
+            for name, host in topology.hosts.items()
+        }
+        with_packages = {
+            name: Derived(host.extras, architecture_of(host, machine), machine, guests.get(name))
+            for name, host in topology.hosts.items()
+            if host.extras
+        }
+        derived.build(engine, with_packages, progress)
+        return by_architecture, guests, references | {name: one.reference for name, one in with_packages.items()}
 
     on_kvm = engine.local and any(one.kind == "vm" and architecture_of(one, machine) == machine for one in topology.hosts.values())
     if on_kvm and kvm.works():

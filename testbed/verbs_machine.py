@@ -91,7 +91,7 @@ def images(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand:
         return
-    from testbed import guest_image
+    from testbed import derived, guest_image
     from testbed import images as host_images
     from testbed.architecture import of_machine
     from testbed.arguments import engine
@@ -101,16 +101,19 @@ def images(context: click.Context, as_json: bool) -> None:
         guest = guest_image.default(machine)
         wanted = [(one.name, one.architecture.name, one.reference) for one in host_images.wanted_by(its_engine)]
         wanted.append((guest.name, guest.arch, guest_image.reference(guest, machine)))
-        old = [*host_images.stale(its_engine), *guest_image.stale(its_engine, machine, present)]
+        old = [*host_images.stale(its_engine), *guest_image.stale(its_engine, machine, present), *derived.stale(its_engine, machine)]
+        with_packages = [one for one in derived.present(its_engine) if one.reference not in old]
     rows = [
         {"name": name, "architecture": architecture, "reference": reference, "present": reference in present}
         for name, architecture, reference in wanted
     ]
     if as_json:
-        print_json({"images": rows, "stale": old})
+        print_json({"images": rows, "derived": [vars(one) for one in with_packages], "stale": old})
         return
     for row in rows:
         click.echo(f"{row['reference']}  {'there' if row['present'] else 'missing: testbed images build'}")
+    for one in with_packages:
+        click.echo(f"{one.reference}  with {one.wanted}" + (f" (not made: {one.left_out})" if one.left_out else ""))
     for reference in old:
         click.echo(f"{reference}  of another version: testbed images prune")
 
@@ -140,24 +143,28 @@ def build() -> None:
 
 
 @images.command()
-def prune() -> None:
+@click.option("--packages", is_flag=True, help="Also the images with packages of their own that no lab has: `up` makes them anew.")
+def prune(packages: bool) -> None:
     """Remove the images of other versions of testbed.
 
     \b
-    Example:
+    Examples:
       testbed images prune
+      testbed images prune --packages  take the newest packages the next time
     """
-    from testbed import guest_image
+    from testbed import derived, guest_image
     from testbed import images as host_images
     from testbed.architecture import of_machine
     from testbed.arguments import engine
 
     with engine() as its_engine:
         guest_image.remove_leftovers(its_engine)
-        guests = guest_image.stale(its_engine, of_machine(its_engine.machine), its_engine.list_images())
-        for reference in guests:
+        machine = of_machine(its_engine.machine)
+        others = [*guest_image.stale(its_engine, machine, its_engine.list_images()), *derived.stale(its_engine, machine)]
+        others += derived.unused(its_engine) if packages else []
+        for reference in dict.fromkeys(others):
             its_engine.remove_image(reference)
-        for reference in (*guests, *host_images.remove_stale(its_engine)):
+        for reference in (*dict.fromkeys(others), *host_images.remove_stale(its_engine)):
             click.echo(f"{reference}  removed")
 
 

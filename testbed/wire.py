@@ -20,7 +20,9 @@ SEQUENCES = 1 << 32
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _FRAGMENT_HEADER = 44
 _EXTENSIONS = (0, 43, _FRAGMENT_HEADER, 60)  # hop-by-hop, routing, fragment, destination options
-_TCP, _UDP = 6, 17
+_TCP, _UDP, _ICMP, _IGMP, _ICMPV6 = 6, 17, 1, 2, 58
+# Types of ICMP that no program asks for: errors (RFC 792, RFC 4443), echo replies, multicast listeners and neighbours (RFC 4861).
+_KERNELS_OWN: dict[int, tuple[int, ...]] = {_ICMP: (0, 3, 4, 5, 11, 12), _ICMPV6: (*range(5), 129, *range(130, 138), 143)}
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,7 @@ class _Payload:
     data: bytes
     whole: bool
     seen: tuple[float, int | None]
+    protocol: int
 
 
 @dataclass
@@ -255,16 +258,38 @@ class _Fragments:
         return data if self.size is not None and not gaps and len(data) >= self.size else None
 
 
-def _payloads(packets: Iterable[Packet], protocol: int) -> Iterator[_Payload]:
-    """What the IPv4 and IPv6 packets among ``packets`` carry for one protocol."""
+@dataclass(frozen=True)
+class Bare:
+    """What an IP packet carries that is neither TCP nor UDP, for the ``protocol`` of that number; see :class:`Datagram`."""
+
+    source: Address
+    destination: Address
+    protocol: int
+    data: bytes
+    whole: bool
+    time_s: float
+
+
+def bare(packets: Iterable[Packet]) -> list[Bare]:
+    """What IP packets carry beside TCP and UDP, without what kernels send by themselves: errors, neighbours and multicast groups."""
+    found = _payloads(packets, None)
+    return [
+        Bare(one.source, one.destination, one.protocol, one.data, one.whole, one.seen[0])
+        for one in found
+        if one.data and one.data[0] not in _KERNELS_OWN.get(one.protocol, ()) and one.protocol != _IGMP
+    ]
+
+
+def _payloads(packets: Iterable[Packet], protocol: int | None) -> Iterator[_Payload]:
+    """What the IPv4 and IPv6 packets among ``packets`` carry for one protocol; None means all but TCP and UDP."""
     waiting: dict[tuple[Any, ...], _Fragments] = {}
     for packet in packets:
-        part = {_IPV4: _ipv4, _IPV6: _ipv6}.get(packet.ethertype, _nothing)(packet.payload)
-        if part is None or part.protocol != protocol:
+        part = part_of(packet)
+        if part is None or (part.protocol in (_TCP, _UDP) if protocol is None else part.protocol != protocol):
             continue
         seen = (packet.time_s, packet.interface)
         if not part.offset and not part.more:
-            yield _Payload(part.source, part.destination, part.data, part.size is None or len(part.data) == part.size, seen)
+            yield _Payload(part.source, part.destination, part.data, part.size is None or len(part.data) == part.size, seen, part.protocol)
             continue
         # The same packet may be seen at several devices: there it is several packets.
         key = (part.source, part.destination, part.number, packet.interface)
@@ -274,12 +299,13 @@ def _payloads(packets: Iterable[Packet], protocol: int) -> Iterator[_Payload]:
             fragments.size = part.offset + (len(part.data) if part.size is None else part.size)
         if (joined := fragments.joined()) is not None:
             del waiting[key]
-            yield _Payload(part.source, part.destination, joined, True, seen)
+            yield _Payload(part.source, part.destination, joined, True, seen, part.protocol)
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What one IP packet carries: all of a datagram, or the fragment at ``offset``. ``size`` is what its header says, if it does."""
+class Part:
+    """What one IP packet carries: all of a datagram, or the fragment at ``offset``. ``size`` is what its header says, if it does;
+    ``number`` its identification."""
 
     source: Address
     destination: Address
@@ -291,11 +317,13 @@ class _Part:
     more: bool = False
 
 
-def _nothing(_: bytes) -> None:
-    return None
+def part_of(packet: Packet) -> Part | None:
+    """What an IPv4 or IPv6 packet carries; None of any other, and of one whose header is not whole."""
+    read = {_IPV4: _ipv4, _IPV6: _ipv6}.get(packet.ethertype)
+    return read(packet.payload) if read else None
 
 
-def _ipv4(packet: bytes) -> _Part | None:
+def _ipv4(packet: bytes) -> Part | None:
     """RFC 791, section 3.1. A length of 0 is what segmentation offload may leave."""
     if len(packet) < 20:
         return None
@@ -306,10 +334,10 @@ def _ipv4(packet: bytes) -> _Part | None:
     data = packet[header : length or None]
     size = length - header if length else None
     source, destination = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
-    return _Part(source, destination, packet[9], data, size, number, (fragment & 0x1FFF) * 8, bool(fragment & 0x2000))
+    return Part(source, destination, packet[9], data, size, number, (fragment & 0x1FFF) * 8, bool(fragment & 0x2000))
 
 
-def _ipv6(packet: bytes) -> _Part | None:
+def _ipv6(packet: bytes) -> Part | None:
     """RFC 8200, sections 3 and 4; the header walk ends at the first one that is no extension header, or in a later fragment."""
     if len(packet) < 40 or packet[0] >> 4 != 6:
         return None
@@ -329,4 +357,4 @@ def _ipv6(packet: bytes) -> _Part | None:
     if end is not None and at > end:
         return None
     source, destination = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
-    return _Part(source, destination, header, packet[at:end], None if end is None else end - at, number, offset, more)
+    return Part(source, destination, header, packet[at:end], None if end is None else end - at, number, offset, more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_queues
 from testbed.experiment import Cell, CellRun, Claim, Experiment, Facts, Parameter, Prediction, Scalar, Seen, Value, Verdict
 from testbed.experiment_listener import NO_KERNEL, PINNED, connect, half_open, hold_acks, listen, waiting
 from testbed.experiment_stage import Stage
@@ -92,6 +93,7 @@ ACCEPT = Experiment(
     observe=observe_accept,
     judge=judge_accept,
     others=("client",),
+    picture=pictures_of_queues.accept_order,
     refused={"emulated": NO_KERNEL},
     parameters={"hold": Parameter(True, "whether the first client's ACK is held up")},
     sysctls=PINNED,

@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_bytes
 from testbed.experiment import KINDS, Cell, CellRun, Claim, Experiment, Facts, Parameter, Prediction, Scalar, Seen, Value, Verdict
 from testbed.experiment_stage import Stage
 
@@ -331,6 +332,7 @@ BYTE_ORDER = Experiment(
     took_effect=something_listens,
     judge=judge_byte_orders,
     others=("client",),
+    picture=pictures_of_bytes.forgotten_htons,
     parameters={"port": Parameter(8001, "the port to be bound without htons()")},
     kinds=KINDS,
 )

@@ -285,6 +285,7 @@ DATAGRAM = Experiment(
     took_effect=datagrams_were_disturbed,
     judge=judge_datagrams,
     others=("client",),
+    watched="closed port",
     refused={"emulated": NO_KERNEL},
     parameters={
         "datagrams": Parameter(20, "how many datagrams are sent", least=2, most=MOST),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_queues
 from testbed.experiment import (
     Cell,
     CellRun,
@@ -310,6 +311,8 @@ FULL = Experiment(
     observe=observe_full,
     judge=judge_full,
     others=("client",),
+    picture=pictures_of_queues.views,
+    watched="ACKs held up until the queue is full",
     refused={"emulated": NO_KERNEL},
     parameters={
         "b": Parameter(3, "the backlog", least=2, most=64),

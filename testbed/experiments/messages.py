@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_bytes
 from testbed.experiment import (
     KINDS,
     Cell,
@@ -159,6 +160,7 @@ STREAM = Experiment(
     observe=observe_stream,
     judge=judge_stream,
     others=("client",),
+    watched="2 sends, TCP_NODELAY=0",
     kinds=KINDS,
     parameters={"sends": Parameter(None, "how many sends of 7 bytes", usual=5, least=1, most=1000)},
     # Else a probe for a lost ACK takes new bytes with it, and what Nagle lets go may be held up for another reason.
@@ -330,6 +332,7 @@ OVERFLOW = Experiment(
     took_effect=buffer_was_full,
     judge=judge_overflow,
     others=("client",),
+    picture=pictures_of_bytes.held_datagrams,
     refused={"emulated": NO_KERNEL},
     parameters={
         "rcvbuf": Parameter(8192, "what SO_RCVBUF is set to", least=0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_queues
 from testbed.counters import Counters
 from testbed.experiment import (
     Cell,
@@ -231,6 +232,8 @@ BACKLOG = Experiment(
     took_effect=something_waits,
     judge=judge_backlog,
     others=("client",),
+    picture=pictures_of_queues.queues_by_backlog,
+    watched="b=1 S=128, cookies: both",
     refused={"emulated": NO_KERNEL},
     parameters={
         "backlog": Parameter(None, "the backlog given to listen", usual=8, least=-1, most=512),
@@ -321,6 +324,8 @@ SYN_BACKLOG = Experiment(
     took_effect=somebody_was_refused,
     judge=judge_syn_backlog,
     others=("client",),
+    picture=pictures_of_queues.half_open_by_limit,
+    watched="syncookies=0 M=1 b=128",
     refused={"emulated": NO_KERNEL},
     parameters={"backlog": Parameter(None, "the backlog given to listen", usual=24, least=0, most=512)},
     sysctls=PINNED,

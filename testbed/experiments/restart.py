@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_endings
 from testbed.experiment import Cell, CellRun, Claim, Experiment, Facts, Prediction, Scalar, Seen, Value, Verdict
 from testbed.experiment_restart import NO_KERNEL, PINNED, bind_again, connect, kill, left, listens, old_is_gone, settle, start_server
 from testbed.experiment_stage import Stage
@@ -104,6 +105,8 @@ RESTART = Experiment(
     took_effect=old_is_gone,
     judge=judge_restart,
     others=("client",),
+    picture=pictures_of_endings.restarts,
+    watched="then the client closes, without reuse",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
 )
@@ -200,6 +203,8 @@ REUSE = Experiment(
     took_effect=something_was_in_the_way,
     judge=judge_reuse,
     others=("client",),
+    picture=pictures_of_endings.reuses,
+    watched="old 0, new 1",
     refused={"emulated": NO_KERNEL},
     sysctls=PINNED,
 )

@@ -181,6 +181,7 @@ ORDER = Experiment(
     observe=observe_order,
     judge=judge_order,
     others=("client",),
+    watched="socket, bind, no listen, then a client",
     refused={"emulated": NO_KERNEL},
     sysctls={"net.core.somaxconn": 128},
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from testbed import pictures_of_endings
 from testbed.experiment import (
     Cell,
     CellRun,
@@ -116,6 +117,8 @@ WAIT = Experiment(
     took_effect=old_is_gone,
     judge=judge_wait,
     others=("client",),
+    picture=pictures_of_endings.waits,
+    watched="TIME_WAIT, fin_timeout=1",
     refused={"emulated": NO_KERNEL},
     parameters={"state": Parameter(None, f"what the old server leaves: {', '.join(STATES)}", usual=STATES[0], choices=STATES)},
     sysctls=PINNED,

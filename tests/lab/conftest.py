@@ -13,6 +13,14 @@ from testbed.engine import Engine
 from testbed.lab import Lab, read_parts
 from tests.lab.support import Labs
 
+# Files take their turn whole, several at a time: the longest begin first, so that none of them is left alone at the end.
+LONGEST = ("test_vm_faults", "test_rootless", "test_vm_kernels", "test_pytest_plugin", "test_host", "test_endian")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
@@ -31,7 +39,7 @@ def alone(engine: Engine) -> None:
     assert not others, f"labs are up: {', '.join(others)}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lab(lab: testbed.Lab) -> Lab:
     """The lab of a test's topology, as the modules behind the public API have it."""
     return lab.running

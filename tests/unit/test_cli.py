@@ -19,7 +19,23 @@ from testbed.arguments import assignments, split_remote, with_a_name
 from testbed.errors import CheckFailed, EngineError, InputError, TestbedError, TopologyError
 
 VERBS = [
-    *("up", "down", "reset", "status", "exec", "shell", "logs", "put", "get", "capture", "exchange", "endian", "experiment", "sweep"),
+    *(
+        "up",
+        "down",
+        "reset",
+        "status",
+        "exec",
+        "shell",
+        "logs",
+        "put",
+        "get",
+        "capture",
+        "exchange",
+        "endian",
+        "experiment",
+        "sweep",
+        "report",
+    ),
     *("validate", "schema", "graph", "images", "doctor", "setup"),
 ]
 

@@ -315,12 +315,6 @@ def test_a_headline_says_verdict_and_prediction_apart() -> None:
     assert ": HOLDS, NOT as predicted (1 of 6 numbers), " in headline(one, spoilt, judge(one, spoilt))
 
 
-def test_the_page_of_all_claims_is_the_experiments_own() -> None:
-    docs = (Path(__file__).parents[2] / "docs" / "claims.md").read_text()
-    for one in ALL.values():
-        assert page(one) in docs, "docs/claims.md is older than the experiments; make docs/claims.md"
-
-
 def test_a_cell_is_all_of_an_experiment_without_cells() -> None:
     one = called("A6")
     assert list(one.cells({})) == [Cell()]

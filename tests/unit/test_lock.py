@@ -58,6 +58,23 @@ def test_a_second_holder_is_told_to_wait() -> None:
     assert "try again" in caught.value.hint
 
 
+def test_who_has_patience_waits_until_the_first_one_is_done() -> None:
+    order = []
+
+    def second() -> None:
+        with locks.lock("lab", None, patience_s=10):
+            order.append("second")
+
+    with ThreadPoolExecutor(1) as pool:
+        with lock("lab"):
+            waiting = pool.submit(second)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=2 * locks.LOOK_S)
+            order.append("first")
+        waiting.result(timeout=10)
+    assert order == ["first", "second"]
+
+
 def test_other_labs_and_later_holders_are_not_kept_waiting() -> None:
     with lock("one"), lock("two"):
         pass

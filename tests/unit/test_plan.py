@@ -295,3 +295,10 @@ def test_whether_a_host_has_a_way_out_is_among_its_settings(kind: str) -> None:
     networks = {"lan": {"subnet": "10.5.0.0/24"}, "out": {"external": True}}
     hosts = plan(networks, {"in": {"networks": ["lan"], "kind": kind}, "both": {"networks": ["lan", "out"], "kind": kind}}).hosts
     assert (hosts["in"]["external"], hosts["both"]["external"]) == (False, True)
+
+
+def test_a_host_whose_packages_change_says_which() -> None:
+    before, after = (plan(LAN, {"a": {"packages": [name], "pip": "scapy"}}) for name in ("iperf3", "socat"))
+    assert after.hosts["a"]["packages"] == ["socat", "scapy"]
+    (line,) = difference(before, after).lines()
+    assert line == "host a: changed: packages ['iperf3', 'scapy'] -> ['socat', 'scapy']"

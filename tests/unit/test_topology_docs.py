@@ -23,7 +23,7 @@ def test_every_example_is_a_topology(example: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(blocks("yaml")) == 5
+    assert len(blocks("yaml")) == 6
 
 
 def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
