@@ -322,3 +322,18 @@ def test_the_pages_of_the_docs_are_the_experiments_own() -> None:
     assert sorted(one.name for one in docs.iterdir()) == sorted(made), "make docs/claims"
     for name, text in made.items():
         assert (docs / name).read_text() == text, f"docs/claims/{name} is older than the experiments or the records: make docs/claims"
+
+
+@pytest.mark.parametrize(("ending", "works"), [("printf PNG", True), ("echo 'no fonts' >&2; exit 1", False)])
+def test_png_files_are_what_the_program_makes_of_the_svg(ending: str, works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "rsvg-convert"
+    program.write_text(f"#!/bin/sh\n/bin/cat >{tmp_path}/given.svg\n{ending}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = run(str(RECORDS / "restart.native.json"), "--out", str(tmp_path / "r.html"), "--pictures", str(tmp_path / "p"), "--png")
+    assert (tmp_path / "given.svg").read_text().startswith("<?xml")
+    if works:
+        assert (tmp_path / "p" / "restart.png").read_bytes() == b"PNG"
+    else:
+        assert isinstance(result.exception, InputError)
+        assert result.exception.hint == "no fonts"
