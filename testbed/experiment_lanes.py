@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,9 +17,11 @@ from testbed.errors import LabError
 from testbed.experiment import Experiment
 from testbed.experiment_run import On, topology
 from testbed.lab import remove_abandoned, side_by_side
+from testbed.process import Deadline
 
 T = TypeVar("T")
 R = TypeVar("R")
+RESET_S = 120.0  # the longest that a reset of a lab's hosts takes, guests that are booted too
 LOOK_S = 1.0  # how often a wait for another thread is looked up from, as Ctrl-C may come a moment before it begins
 
 
@@ -62,7 +65,8 @@ class Lanes:
         yield lab
         # A lab in which something broke is not given to another one.
         with self._lock:
-            self._free[key].append(lab)
+            if not self._stopping:
+                self._free[key].append(lab)
 
     def go_on(self, *_: object) -> None:
         """Raises :class:`Stopped` when what runs is to end."""
@@ -75,7 +79,7 @@ class Lanes:
             self._stopping = True
             labs, self._all = self._all, []
             self._free.clear()
-        side_by_side(Lab.down, labs)
+        side_by_side(_down, labs)
 
     def _bring_up(self, experiment: Experiment, on: On) -> Lab:
         with self._lock:
@@ -93,6 +97,19 @@ class Lanes:
             lab.down()
             self.go_on()
         return lab
+
+
+def _down(lab: Lab) -> None:
+    """Remove a lab. One that is being reset by the thread that has it is locked until that is done."""
+    deadline = Deadline(RESET_S)
+    while True:
+        try:
+            lab.down()
+            return
+        except LabError:
+            if deadline.passed:
+                raise
+        time.sleep(0.1)
 
 
 def in_order(work: Callable[[T], R], tasks: Sequence[T], *, jobs: int, stop: Callable[[], None]) -> Generator[R]:

@@ -39,7 +39,7 @@ class Progress:
             slow = not counted and what.startswith("host-")
             if slow or now - self._last_line > PATIENCE_S:
                 self._last_line = now
-                print(f"{so_far}{what}: {step}", file=self._out, flush=True)
+                print(f"{so_far}{what}: {step}\n", end="", file=self._out, flush=True)  # at once, as others write there too
 
     def __enter__(self) -> Progress:
         if self._out.isatty():

@@ -140,6 +140,7 @@ def never_corked(stage: Stage, cell: Cell) -> None:
 
 def ack_comes(stage: Stage, cell: Cell) -> None:
     called("E1").provoke(stage, replace(cell, values={**cell.values, "way": ""}))
+    stage.drop("client", incoming="tcp sport 1")
 
 
 def nobody_is_too_many(stage: Stage, cell: Cell) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from testbed.engine import Engine
+from testbed.lab import read_parts
 from testbed.process import wait_until
 
 PATIENCE_S = 120
@@ -33,10 +35,11 @@ def points_of(folder: Path) -> dict[str, float]:
 
 
 def labs_of(process: subprocess.Popen[str]) -> list[str]:
-    status = subprocess.run(
-        [sys.executable, "-m", "testbed", "status", "--json"], env=ENVIRONMENT, capture_output=True, text=True, check=True
-    )
-    return [name for name in {row["lab"] for row in json.loads(status.stdout)["hosts"]} if name.startswith(f"experiment-{process.pid}-")]
+    engine = Engine()
+    try:
+        return [name for name in read_parts(engine) if name.startswith(f"experiment-{process.pid}-")]
+    finally:
+        engine.close()
 
 
 def test_the_accept_queue_over_backlog_and_somaxconn(tmp_path: Path) -> None:
@@ -51,12 +54,12 @@ def test_the_accept_queue_over_backlog_and_somaxconn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path, how: signal.Signals) -> None:
-    arguments = ("netstat", "--over", "clients=0..5", "--jobs", "2")
+    arguments = ("netstat", "--over", "clients=1..6", "--jobs", "2")
     first = sweep(tmp_path, *arguments)
-    wait_until(lambda: len(points_of(tmp_path)) >= 2, timeout_s=PATIENCE_S, what="two points")
+    wait_until(lambda: len(points_of(tmp_path)) >= 2 or first.poll() is not None, timeout_s=PATIENCE_S, what="two points")
     first.send_signal(how)
     code, _, err = ended(first)
-    assert code == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert code == (130 if how == signal.SIGINT else -signal.SIGKILL), err
     done = points_of(tmp_path)
     assert len(done) < 6
     if how == signal.SIGINT:

@@ -11,7 +11,7 @@ import pytest
 
 from testbed import experiment_find as finding
 from testbed import experiment_lanes
-from testbed.errors import InputError
+from testbed.errors import InputError, LabError
 from testbed.experiment_lanes import Lanes, Stopped, in_order
 from testbed.experiment_run import On
 
@@ -167,3 +167,18 @@ def test_a_lab_that_comes_up_too_late_is_removed(there: list[NoLab], monkeypatch
     with pytest.raises(Stopped), lanes.lab(ONE, NATIVE):
         pass
     assert [one.downs for one in there] == [1]
+
+
+def test_a_lab_that_is_being_reset_is_removed_when_that_is_over(there: list[NoLab], monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([LabError("another testbed command is bringing lab 'x' up or down"), None])
+
+    def down(self: NoLab) -> None:
+        self.downs += 1
+        if error := next(answers):
+            raise error
+
+    monkeypatch.setattr(NoLab, "down", down)
+    lanes = Lanes([(ONE, NATIVE)])
+    with lanes.lab(ONE, NATIVE):
+        lanes.stop()
+    assert [one.downs for one in there] == [2]
