@@ -139,13 +139,17 @@ class Talk:
         self.process.stdin.write(data)
 
     def hear(self) -> tuple[int, int, bytes]:
-        stdout = self.process.stdout
-        head = stdout.read(9)
-        size, kind, number = struct.unpack(">IBI", head)
-        body = b""
-        while len(body) < size - 5:
-            body += stdout.read(size - 5 - len(body))
-        return kind, number, body
+        size, kind, number = struct.unpack(">IBI", self._read(9))
+        return kind, number, self._read(size - 5)
+
+    def _read(self, size: int) -> bytes:
+        """So many bytes: a pipe that is nearly full gives them in pieces."""
+        data = b""
+        while len(data) < size:
+            piece = self.process.stdout.read(size - len(data))
+            assert piece, f"the agent ended after {data!r}"
+            data += piece
+        return data
 
     def pid_of(self, *argv: str, number: int = 1) -> int:
         self.say(start(number, *argv))
