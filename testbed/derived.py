@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -59,7 +60,10 @@ class PackagedGuest(Guest):
 
 @dataclass(frozen=True)
 class Derived:
-    """An image that a host wants: ``extras`` over the host image of an architecture, or over that of a ``guest``."""
+    """An image that a host wants: ``extras`` over the host image of an architecture, or over that of a ``guest``.
+
+    A digest reads all that it is made of, so each is made once.
+    """
 
     extras: Extras
     architecture: Architecture
@@ -73,7 +77,7 @@ class Derived:
             return guest_image.base_reference(self.guest, self.machine)
         return images.host_image(self.architecture, self.machine).reference
 
-    @property
+    @cached_property
     def key(self) -> str:
         made_of = {name: Path(__file__).with_name(name).read_bytes() for name in MECHANISM}
         wanted = json.dumps([self.extras.packages, self.extras.pip])
@@ -85,7 +89,7 @@ class Derived:
         assert self.guest
         return PackagedGuest(**{one.name: getattr(self.guest, one.name) for one in fields(Guest)}, packages=self.key)
 
-    @property
+    @cached_property
     def reference(self) -> str:
         """What a host is made from."""
         if self.guest:

@@ -25,7 +25,7 @@ from testbed.endian_identity import as_little, host_name, mac_bytes
 from testbed.endian_judge import BIG, LITTLE, NAMELESS, PAIRS, Ending, Judgement, Pair, Run, alone, judge
 from testbed.endian_messages import ROLES, Role, said
 from testbed.endian_program import DIRECTORY, Program, check_files, compiled
-from testbed.errors import DeadlineExceeded, InputError, LabError
+from testbed.errors import DeadlineExceeded, LabError, writing
 from testbed.host import Host, Process
 from testbed.network import Address
 from testbed.observe import Socket
@@ -340,8 +340,6 @@ def keep_packets(outcome: Outcome, directory: Path) -> list[Path]:
 
 def write(file: Path, data: bytes) -> Path:
     """Write a file that the user asked for. Raises :class:`InputError` when that cannot be."""
-    try:
+    with writing(f"'{file}'"):
         file.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"'{file}' cannot be written: {error.strerror}") from error
     return file

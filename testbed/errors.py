@@ -19,7 +19,8 @@ leaves with ``exit_code``; nobody sees a traceback for one of these.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -134,3 +135,12 @@ def listing(what: str, names: Iterable[str], *, most: int = 12) -> str:
         return f"there is no {what} at all"
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"there is: {', '.join(names[:most])}{more}"
+
+
+@contextmanager
+def writing(what: object, *, hint: str = "") -> Iterator[None]:
+    """For a block that writes a file or folder which the user named. Raises :class:`InputError` when it cannot."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what} cannot be written: {error.strerror or error}", hint=hint) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from testbed.errors import InputError
+from testbed.errors import writing
 from testbed.experiment import Experiment
 from testbed.experiment_page import page
 from testbed.experiment_report import ladder_of, picture_of
@@ -31,13 +31,11 @@ def pages(saved: Sequence[Saved], experiments: Mapping[str, Experiment]) -> Iter
 
 def write_pages(directory: Path, saved: Sequence[Saved], experiments: Mapping[str, Experiment]) -> int:
     """Write them; gives how many pages there are. Raises :class:`InputError`."""
-    try:
+    with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         written = list(pages(saved, experiments))
         for name, text in written:
             (directory / name).write_text(text)
-    except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error.strerror or error}") from None
     return sum(name.endswith(".md") for name, _ in written)
 
 

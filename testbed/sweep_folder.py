@@ -12,14 +12,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from testbed.errors import InputError
+from testbed.errors import InputError, writing
 from testbed.experiment import Record, Value
 from testbed.experiment_run import load
+from testbed.json_text import json_text
 from testbed.sweep import Point, Sweep
 from testbed.sweep_table import as_csv, rows
 
 PLAN, POINTS, LOCK = "sweep.json", "points", "lock"
 TABLES = ("results.csv", "results.json")
+HINT = "--out names another folder"
 ANOTHER = "--out names another folder; without it each sweep has its own"
 
 
@@ -45,14 +47,14 @@ class Folder:
 
     def save(self, point: Point, record: Record) -> None:
         """Write the record of a point."""
-        _write(self.file(point), json.dumps(record.as_json(), indent=1) + "\n")
+        _write(self.file(point), json_text(record.as_json()))
 
     def write_tables(self, records: Mapping[int, Record]) -> dict[str, Value]:
         """Write the table of what is there, as CSV and JSON; gives the latter."""
         table = rows(self.sweep, records)
         data = {"sweep": self.sweep.identity, "points": len(self.sweep.points), "done": len(records), "rows": table}
         _write(self.path / TABLES[0], as_csv(self.sweep, table))
-        _write(self.path / TABLES[1], json.dumps(data, indent=1) + "\n")
+        _write(self.path / TABLES[1], json_text(data))
         return data
 
     def file(self, point: Point) -> Path:
@@ -65,13 +67,13 @@ def opened(sweep: Sweep, path: Path) -> Iterator[Folder]:
 
     Raises :class:`InputError` when it cannot be written, has something else, or another process is at it.
     """
-    with _writable(path):
+    with writing(path, hint=HINT):
         path.mkdir(parents=True, exist_ok=True)
         names = {one.name for one in path.iterdir()}
         strange = PLAN not in names and bool(names - {LOCK, POINTS, f"{PLAN}.new"})
     if strange:
         raise InputError(f"{path} has other files, and is no folder of a sweep", hint=ANOTHER)
-    with _writable(path):
+    with writing(path, hint=HINT):
         lock = (path / LOCK).open("w")
     with lock:
         try:
@@ -90,9 +92,9 @@ def _claim(folder: Folder) -> None:
     # As JSON has it, where a tuple is a list.
     mine = json.loads(json.dumps(folder.sweep.identity))
     if not file.exists() or not any((folder.path / POINTS).glob("*.json")):
-        with _writable(folder.path):
+        with writing(folder.path, hint=HINT):
             (folder.path / POINTS).mkdir(exist_ok=True)
-        _write(file, json.dumps(mine, indent=1) + "\n")
+        _write(file, json_text(mine))
         return
     try:
         theirs = json.loads(file.read_text())
@@ -103,16 +105,8 @@ def _claim(folder: Folder) -> None:
         raise InputError(f"{folder.path} has another sweep, which differs in: {', '.join(differs)}", hint=ANOTHER)
 
 
-@contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}", hint="--out names another folder") from None
-
-
 def _write(file: Path, text: str) -> None:
-    with _writable(file):
+    with writing(file, hint=HINT):
         # Two threads never write the same file, and other processes are kept out.
         new = file.with_name(f"{file.name}.new")
         with new.open("w") as out:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from testbed.errors import InputError
+from testbed.errors import InputError, writing
 
 if TYPE_CHECKING:
     from testbed.drawing import Drawing
@@ -116,8 +116,6 @@ def drawn(given: Sequence[Saved], sweeps: Sequence[Saved], known: Mapping[str, E
 
 def write(path: Path, data: bytes) -> None:
     """Write a file, and its folder if that is not there. Raises :class:`InputError`."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
