@@ -30,16 +30,20 @@ NEWER_LIMIT = (6, 14)  # "tcp: allow one more half-open request": > instead of >
 # tcpi_unacked and tcpi_sacked of a listening socket are the length of its accept queue and its limit (tcp_get_info);
 # state 03 of /proc/net/tcp is SYN_RECV.
 LOOK = """
-def look():
-    waiting, limit = struct.unpack("=II", s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[24:32])
+def waiting():
+    return struct.unpack("=II", s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[24:32])
+
+def half_open():
     port = ":%04X" % s.getsockname()[1]
     with open("/proc/net/tcp") as file:
         rows = [line.split() for line in file]
-    half_open = sum(row[1].endswith(port) and row[3] == "03" for row in rows)
+    return sum(row[1].endswith(port) and row[3] == "03" for row in rows)
+
+def look():
     with open("/proc/net/netstat") as file:
         names, values = [line.split() for line in file if line.startswith("TcpExt:")]
     counted = dict(zip(names[1:], map(int, values[1:])))
-    return [waiting, limit, half_open, *[counted[name] for name in ("ListenOverflows", "ListenDrops", "TCPReqQFullDoCookies")]]
+    return [*waiting(), half_open(), *[counted[name] for name in ("ListenOverflows", "ListenDrops", "TCPReqQFullDoCookies")]]
 """
 
 
@@ -92,12 +96,12 @@ def look(stage: Stage) -> Look:
 
 def waiting(stage: Stage) -> int:
     """The length of the accept queue."""
-    return look(stage).waiting
+    return int(stage.on("server").look("waiting()[0]"))
 
 
 def half_open(stage: Stage) -> int:
     """How many requests are half open."""
-    return look(stage).half_open
+    return int(stage.on("server").look("half_open()"))
 
 
 def hold_syn_acks(stage: Stage) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 from testbed.experiment import CellRun
 from testbed.experiment_stage import Player, Stage
 
@@ -36,10 +34,8 @@ def connect(stage: Stage) -> None:
 
 
 def kill(stage: Stage) -> None:
-    """Ctrl-C: SIGINT to the server alone, and wait until it is gone. Its container, and so the kernel's memory of it, stays."""
-    old = stage.on("server", "old")
-    old.process.send_signal(signal.SIGINT)
-    old.process.wait()
+    """Ctrl-C: SIGINT to the server alone, and wait until it is gone."""
+    stage.on("server").interrupt("old")
 
 
 def settle(stage: Stage) -> None:
@@ -49,7 +45,7 @@ def settle(stage: Stage) -> None:
 
 def bind_again(stage: Stage, *, reuse: bool) -> str:
     """What the next server gets from bind."""
-    new = stage.on("server", "new")
+    new = stage.on("server")
     new.do("n = socket.socket()")
     new.do(f"n.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, {int(reuse)})")
     return new.outcome(f"n.bind(('', {stage.port}))")
@@ -61,7 +57,7 @@ def left(stage: Stage) -> str:
 
 
 def listens(stage: Stage) -> bool:
-    return bool(stage.hosts["server"].sockets(stage.port, state="LISTEN"))
+    return any(one["port"] == stage.port and one["state"] == "LISTEN" for one in stage.sockets("server"))
 
 
 def old_is_gone(run: CellRun) -> str:

@@ -28,6 +28,8 @@ NETWORK = "lan"
 # Below the range that a kernel takes clients' ports from, so that no client ever sits on a server's.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 RECORDS = Path("testbed-records")
+_pythons: dict[str, str] = {}
+"""The version of Python in an image, by its reference, which is a digest."""
 
 
 @dataclass(frozen=True)
@@ -196,10 +198,8 @@ def _run_cell(
     try:
         wanted = _sysctls(experiment, cell, by_user)
         for role in experiment.subjects:
-            for name in changed:
-                stage.hosts[role].sysctl[name] = wanted[name]
-        subject = stage.hosts[experiment.subjects[0]]
-        read_back = {name: subject.sysctl[name] for name in wanted}
+            stage.hosts[role].sysctl.set_several({name: wanted[name] for name in changed})
+        read_back = stage.hosts[experiment.subjects[0]].sysctl.several(wanted)
         with watching(watch, stage, NETWORK, traffic) if watch else nullcontext():
             experiment.provoke(stage, cell)
             seen = dict(experiment.observe(stage, cell))
@@ -222,8 +222,7 @@ def _run_cell(
 def _pin(stage: Stage, experiment: Experiment, by_user: Mapping[str, str]) -> None:
     for role in experiment.hosts:
         mine = by_user if role in experiment.subjects else {}
-        for name, value in {**experiment.sysctls, **mine}.items():
-            stage.hosts[role].sysctl[name] = value
+        stage.hosts[role].sysctl.set_several({**experiment.sysctls, **mine})
 
 
 def _close(stage: Stage) -> None:
@@ -256,6 +255,8 @@ def _versions(lab: Lab, experiment: Experiment) -> dict[str, str]:
     info = lab.running.engine.info()
     found = {"testbed": own, "python": platform.python_version(), "engine": info.version, "machine": of_machine().name}
     for role in experiment.subjects:
-        host = lab.host(role)
-        found[f"python on {role}"] = host.run(["python3", "-V"]).text.split()[-1]
+        image = lab.running.settings[role]["image"]
+        if image not in _pythons:
+            _pythons[image] = lab.host(role).run(["python3", "-V"]).text.split()[-1]
+        found[f"python on {role}"] = _pythons[image]
     return found

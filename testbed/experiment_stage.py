@@ -2,35 +2,37 @@
 
 A player is one Python process on a host. It holds the sockets, and does what it is told, statement by statement, in the words of
 Python's socket module: what an experiment did can be read in its record. It is told through its standard input, so nothing of
-this is on the network or in the host's counters.
+this is on the network or in the host's counters. Of several on a host the first starts the others.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from ast import literal_eval
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from testbed.errors import LabError
 from testbed.host import Host
 from testbed.process import wait_until
 from testbed.running import Process
-from testbed.traffic import WORDS, set_of_dropped
+from testbed.traffic import WORDS, Row, row_of, rows_of_tables, set_of_dropped
 
 T = TypeVar("T")
 PATIENCE_S = 30.0  # for what takes milliseconds, also on a machine that has other work
+# Most comes at once; for what takes a timer, asking again and again would cost a vm more than all the rest.
+OFTEN_S, SELDOM_S = 0.01, 0.25
 TABLE, NOTED = "testbed", "dropped_"
 
 # SIGINT as a C program has it: it ends the process, and its sockets are closed by the kernel. Little is imported, as each module
-# takes its time on an emulated processor; a step imports what else it needs.
+# takes its time on an emulated processor (json brings regular expressions, a fifth of all); a step imports what else it needs.
+# Another player is a fork of this one, for the same reason: a hundred times faster than another Python.
 PROGRAM = """
-import errno, fcntl, json, os, signal, socket, struct, sys
+import _signal, errno, fcntl, os, socket, struct, sys, time
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+_signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 errno.errorcode[errno.EOPNOTSUPP] = "EOPNOTSUPP"  # which has two names
-given = dict(globals())
-names = dict(given)
 
 def close(value):
     if isinstance(value, socket.socket):
@@ -46,6 +48,16 @@ def forget():
     names.update(given)
 
 def plain(value):
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float) and value - value == 0:
+        return value
     return value.hex() if isinstance(value, bytes) else repr(value)
 
 def do(code):
@@ -55,15 +67,66 @@ def do(code):
         return exec(compile(code, "step", "exec"), names)
     return eval(expression, names)
 
-for line in sys.stdin:
-    code = json.loads(line)
+def answer(code):
     try:
-        text = json.dumps({"value": forget() if code is None else do(code)}, default=plain)
+        return {"value": plain(forget() if code is None else do(code))}
     except OSError as error:
-        text = json.dumps({"errno": errno.errorcode.get(error.errno, str(error))})
+        return {"errno": errno.errorcode.get(error.errno, str(error))}
     except Exception as error:
-        text = json.dumps({"broke": f"{type(error).__name__}: {error}"})
-    print(text, flush=True)
+        return {"broke": f"{type(error).__name__}: {error}"}
+
+def tables():
+    texts = []
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        try:
+            with open("/proc/net/" + name) as file:
+                texts.append(name + "\\n" + file.read())
+        except FileNotFoundError:
+            pass
+    return texts
+
+forks = {}  # name -> process, what it reads, what it answers
+
+def fork(name):
+    orders, answers = os.pipe(), os.pipe()
+    pid = os.fork()
+    if not pid:
+        forks.clear()
+        forget()
+        os.dup2(orders[0], 0)
+        os.dup2(answers[1], 1)
+        os.closerange(3, 1024)
+        for line in open(0, closefd=False):
+            os.write(1, ascii(answer(eval(line))).encode() + b"\\n")
+        os._exit(0)
+    os.close(orders[0])
+    os.close(answers[1])
+    forks[name] = pid, open(orders[1], "w", buffering=1), open(answers[0])
+
+def ended(name):
+    pid, orders, answers = forks.pop(name)
+    orders.close()
+    answers.close()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def interrupt(name):
+    os.kill(forks[name][0], _signal.SIGINT)
+    return ended(name)
+
+def tell(name, code):
+    if name not in forks and code is None:
+        return ascii({"value": None})
+    if name not in forks:
+        fork(name)
+    print(ascii(code), file=forks[name][1])
+    return forks[name][2].readline() or ascii({"ended": ended(name)})
+
+known = "__builtins__ errno fcntl os socket struct sys time interrupt tables".split()
+given = {name: globals()[name] for name in known}
+names = dict(given)
+for line in sys.stdin:
+    name, code = eval(line)
+    print(tell(name, code).strip() if name else ascii(answer(code)), flush=True)
 """
 
 
@@ -72,10 +135,12 @@ class StepFailed(LabError):
 
 
 class Player:
-    """A process on a host that holds sockets and does what it is told."""
+    """A process on a host that holds sockets and does what it is told. One with a ``name`` is a fork of the first player there, with
+    none of its sockets, and is told by it."""
 
-    def __init__(self, role: str, process: Process, note: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, role: str, name: str, process: Process, note: Callable[[Mapping[str, Any]], None]) -> None:
         self.role = role
+        self.name = name
         self.process = process
         self._note = note
 
@@ -101,20 +166,27 @@ class Player:
         """Close its sockets and forget its names."""
         self._ask(None)
 
+    def interrupt(self, name: str) -> None:
+        """Ctrl-C: SIGINT to the player of that name alone, and wait until it is gone. This is the first player of its host, which stays,
+        and so does the host: with it the kernel's memory of what the other had."""
+        self.do(f"interrupt({name!r})")
+
     def _ask(self, code: str | None, *, note: bool = True) -> dict[str, Any]:
         began = time.monotonic()
-        self.process.stdin.write(json.dumps(code).encode() + b"\n")
+        self.process.stdin.write(ascii((self.name, code)).encode() + b"\n")
         line = self.process.stdout.readline(timeout_s=PATIENCE_S)
-        if not line.endswith(b"\n"):
-            raise StepFailed(
-                f"the player on the {self.role} ended during `{code}`", hint=self.process.stderr.rest().decode(errors="replace")
-            )
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = literal_eval(line.decode()) if line.endswith(b"\n") else {"ended": None}
+        if "ended" in answer:
+            whose = f"the player{f' {self.name!r}' if self.name else ''} on the {self.role}"
+            raise StepFailed(f"{whose} ended during `{code}`", hint="" if self.name else self._last_words())
         if code is not None and note:
             self._note({"on": self.role, "step": code.strip(), **answer, "took_s": round(time.monotonic() - began, 4)})
         if "broke" in answer:
             raise StepFailed(f"on the {self.role}, `{(code or 'close all').strip()}` broke: {answer['broke']}")
         return answer
+
+    def _last_words(self) -> str:
+        return self.process.stderr.rest().decode(errors="replace")
 
 
 class Stage:
@@ -144,17 +216,17 @@ class Stage:
         """Seconds since this cell began."""
         return time.monotonic() - self._began
 
-    def on(self, role: str, name: str = "", *, before: Sequence[str] = ()) -> Player:
-        """The player on a host; a second one under another ``name``. ``before`` stands before its command, as setpriv does.
+    def on(self, role: str, name: str = "") -> Player:
+        """The player on a host; another one there under a ``name``.
 
         It is started at its first use; one that has ended is started anew.
         """
-        player = self._players.get((role, name))
-        if player is None or player.process.exit_code is not None:
-            process = self.hosts[role].start([*before, "python3", "-I", "-S", "-c", PROGRAM])
-            player = Player(role, process, self._note)
-            self._players[role, name] = player
-        return player
+        first = self._players.get((role, ""))
+        if first is None or first.process.exit_code is not None:
+            process = self.hosts[role].start(["python3", "-I", "-S", "-c", PROGRAM])
+            self._players = {key: one for key, one in self._players.items() if key[0] != role}
+            first = self._players[role, ""] = Player(role, "", process, self._note)
+        return self._players.setdefault((role, name), Player(role, name, first.process, self._note))
 
     def begin(self, port: int) -> None:
         """A new cell, on that port."""
@@ -206,14 +278,27 @@ class Stage:
         self.walls.discard(role)
         self._note({"on": role, "drops": ""})
 
+    def sockets(self, role: str) -> list[Row]:
+        """All sockets of a host, TCP and UDP. A vm's are read by its player, since a program that starts on an emulated processor takes as
+        long as fifty steps; those of the others by the machine's own ss, whatever byte order they have."""
+        host = self.hosts[role]
+        if host.kind != "vm":
+            return [row_of(one) for one in host.sockets()]
+        return rows_of_tables(self.on(role).look("tables()"))
+
     def states(self, role: str, *, peer_port: int | None = None, port: int | None = None) -> list[str]:
         """The states of a host's TCP sockets of the cell's port, without that of the listening one: sorted."""
-        found = self.hosts[role].sockets(port, peer_port=peer_port, protocol="tcp")
-        return sorted(one.state for one in found if one.state != "LISTEN")
+        rows = [one for one in self.sockets(role) if one["protocol"] == "tcp" and one["state"] != "LISTEN"]
+        return sorted(one["state"] for one in rows if port in (None, one["port"]) and peer_port in (None, one["peer"]))
+
+    def waits_to_be_read(self, role: str) -> int:
+        """How many bytes wait in the cell's established connections of a host."""
+        return sum(one["receive_queue"] for one in self.sockets(role) if one["port"] == self.port and one["state"] == "ESTABLISHED")
 
     def wait(self, condition: Callable[[], T | None], what: str) -> T:
-        """The first true value of ``condition``. Raises :class:`DeadlineExceeded`, which makes the cell inconclusive."""
-        found = wait_until(condition, timeout_s=self.patience_s, what=what)
+        """The first true value of ``condition``, which is asked ever less often. Raises :class:`DeadlineExceeded`, which makes the cell
+        inconclusive."""
+        found = wait_until(condition, timeout_s=self.patience_s, what=what, every_s=OFTEN_S, at_least_every_s=SELDOM_S)
         self._look()
         return found
 

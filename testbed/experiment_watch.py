@@ -16,7 +16,7 @@ from testbed.api import Lab
 from testbed.capture import Capture, capture
 from testbed.errors import TestbedError
 from testbed.experiment_stage import NOTED, TABLE, Stage
-from testbed.traffic import MOST_EVENTS, Drop, Key, Look, Traffic, events_of, row_of, undecided
+from testbed.traffic import MOST_EVENTS, Drop, Key, Look, Traffic, events_of, undecided
 
 DIRECTIONS = {"prerouting": "in", "postrouting": "out"}
 
@@ -39,7 +39,7 @@ class Watch:
         """The capture listens, and the cell begins."""
         self._capture = running
         self._begin_s = time.time() - self._stage.elapsed_s
-        self._old = {role: {_which(row_of(one)) for one in host.sockets()} for role, host in self._stage.hosts.items()}
+        self._old = {role: {_which(one) for one in self._stage.sockets(role)} for role in self._stage.hosts}
 
     def look(self) -> None:
         """How it is now: sockets where they have changed, and what firewalls have dropped since the last look."""
@@ -48,9 +48,8 @@ class Watch:
         try:
             for role in self._stage.walls:
                 self._see_drops(role, at_s)
-            for role, host in self._stage.hosts.items():
-                rows = [row_of(one) for one in host.sockets()]
-                sockets[role] = [row for row in rows if _which(row) not in self._old.get(role, ())]
+            for role in self._stage.hosts:
+                sockets[role] = [row for row in self._stage.sockets(role) if _which(row) not in self._old.get(role, ())]
         except TestbedError as error:
             self._notes[f"not all could be seen: {error.message}"] = None
             return

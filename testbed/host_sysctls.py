@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 from testbed import sysctls
@@ -56,6 +56,27 @@ class Sysctls:
         found = self._read(name)
         if found != value_of(wanted):
             raise InputError(f"host {self._host}: sysctl {name} = {wanted}: the kernel made it {found}")
+
+    def several(self, names: Iterable[str]) -> dict[str, int | str]:
+        """The values of these, asked at once: on a vm it is a program's start that takes time. Raises as reading one does."""
+        keys = {name: name_of(path_of(name).removeprefix(ROOT)) for name in names}
+        found: dict[str, list[str]] = {}
+        for line in self._run(["sysctl", *keys.values()]).text.splitlines() if keys else ():
+            key, _, value = line.partition(" = ")
+            found.setdefault(key, []).append(value)
+        # What is not there, or has several lines, is asked alone.
+        return {name: value_of(found[key][0]) if len(found.get(key, ())) == 1 else self[name] for name, key in keys.items()}
+
+    def set_several(self, values: Mapping[str, str | int]) -> None:
+        """Set these at once, and read them back. Raises as setting one does; those before it are set then."""
+        wanted = {name: sysctls.check(name, value, own_kernel=self._own_kernel) for name, value in values.items()}
+        if not wanted:
+            return
+        done = self._run(["sysctl", "-w", *(f"{name}={value}" for name, value in wanted.items())]).exit_code == 0
+        found = self.several(wanted) if done else {}
+        for name, value in wanted.items():
+            if name not in found or found[name] != value_of(value):
+                self[name] = value  # which says what is the matter
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._run(["test", "-f", path_of(name)]).exit_code == 0

@@ -76,8 +76,11 @@ def wait_for(changed: Condition, condition: Callable[[], bool], deadline: Deadli
         return True
 
 
-def wait_until(condition: Callable[[], T | None], *, timeout_s: float, what: str, every_s: float = 0.02, hint: str = "") -> T:
-    """The first true value of ``condition``, asked every ``every_s`` seconds and once more at the end.
+def wait_until(
+    condition: Callable[[], T | None], *, timeout_s: float, what: str, every_s: float = 0.02, at_least_every_s: float = 0.0, hint: str = ""
+) -> T:
+    """The first true value of ``condition``, asked every ``every_s`` seconds and once more at the end; with ``at_least_every_s`` ever less
+    often, until the time between is that.
 
     Raises :class:`DeadlineExceeded` naming ``what`` when there is none within ``timeout_s`` seconds.
     """
@@ -90,6 +93,7 @@ def wait_until(condition: Callable[[], T | None], *, timeout_s: float, what: str
         if last:
             raise DeadlineExceeded(what, timeout_s, hint=hint)
         time.sleep(min(every_s, deadline.left_s or 0.0))
+        every_s = max(every_s, min(every_s * 1.5, at_least_every_s))
 
 
 PROGRAMS_FOR_ROOT = ("/usr/sbin", "/sbin")

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from testbed.capture import Packet
-from testbed.observe import Socket
+from testbed.observe import Socket, State
 from testbed.wire import Part, part_of
 
 ICMP, TCP, UDP = 1, 6, 17
@@ -83,6 +83,10 @@ class Traffic:
         return cls(events, [Look(**one) for one in data["looks"]], data["left_out"], tuple(data["notes"]))
 
 
+Row = Mapping[str, Any]
+STATES = dict(enumerate(get_args(State), 1))  # as the kernel numbers them
+
+
 def row_of(socket: Socket) -> dict[str, Any]:
     """A socket as it is kept: what changes, and what tells it from others."""
     return {
@@ -91,8 +95,31 @@ def row_of(socket: Socket) -> dict[str, Any]:
         "port": socket.local.port,
         "peer": socket.peer.port if socket.peer else None,
         "receive_queue": socket.receive_queue,
-        "send_queue": socket.send_queue,
+        # ss has the limit of the accept queue there, and the kernel's own tables have 0
+        "send_queue": 0 if socket.state == "LISTEN" else socket.send_queue,
     }
+
+
+def rows_of_tables(texts: Iterable[str]) -> list[Row]:
+    """The same of /proc/net/tcp, tcp6, udp and udp6, each behind a line with its name. Ports and queues are written as numbers, so this
+    holds for every byte order (tcp_seq_show, udp4_seq_show)."""
+    rows: list[Row] = []
+    for text in texts:
+        name, _, *lines = text.splitlines()
+        for line in lines:
+            _, local, remote, state, queues = line.split()[:5]
+            waiting, unsent = (int(one, 16) for one in reversed(queues.split(":")))
+            rows.append(
+                {
+                    "protocol": name.removesuffix("6"),
+                    "state": STATES[int(state, 16)],
+                    "port": int(local.rpartition(":")[2], 16),
+                    "peer": int(remote.rpartition(":")[2], 16) or None,
+                    "receive_queue": waiting,
+                    "send_queue": unsent,
+                }
+            )
+    return rows
 
 
 def set_of_dropped(name: str, protocol: str) -> tuple[str, str]:

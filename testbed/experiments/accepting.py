@@ -36,10 +36,7 @@ def provoke_accept(stage: Stage, cell: Cell) -> None:
     stage.wait(lambda: waiting(stage) == 1, "the client to arrive")
     if cell.name == "data before accept":
         stage.on("client").do("c.send(b'early')")
-        stage.wait(
-            lambda: any(one.receive_queue == 5 for one in stage.hosts["server"].sockets(stage.port, state="ESTABLISHED")),
-            "the data to arrive",
-        )
+        stage.wait(lambda: stage.waits_to_be_read("server") == 5, "the data to arrive")
     else:
         stage.on("client").do("c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('=ii', 1, 0)); c.close()")
         stage.wait(lambda: stage.states("server", port=stage.port) == [], "the connection to be reset")

@@ -64,7 +64,7 @@ def fill_half_open(stage: Stage, attempts: int) -> Counters:
 
 
 def lengths(stage: Stage) -> dict[str, Value]:
-    now = stage.hosts["server"].listen_queue(stage.port)
+    now = look(stage)
     return {"accept queue": now.waiting, "half open": now.half_open, "sum": now.waiting + now.half_open}
 
 
@@ -176,7 +176,7 @@ def provoke_backlog(stage: Stage, cell: Cell) -> None:
 
 
 def observe_backlog(stage: Stage, _: Cell) -> Seen:
-    return {**lengths(stage), "limit": stage.hosts["server"].listen_queue(stage.port).limit}
+    return {**lengths(stage), "limit": look(stage).limit}
 
 
 def predict_backlog(facts: Facts, run: CellRun) -> Mapping[str, Value | Expected]:

@@ -33,14 +33,13 @@ def provoke_restart(stage: Stage, cell: Cell) -> None:
     situation, client = cell.values["situation"], stage.on("client")
     old = start_server(stage, reuse=bool(cell.values["reuse"]))
     connect(stage)
-    host = stage.hosts["server"]
     if situation == "never accepted":
-        stage.wait(lambda: host.listen_queue(stage.port).waiting == 1, "the client to be in the accept queue")
+        stage.wait(lambda: stage.states("server", port=stage.port) == ["ESTABLISHED"], "the client to be in the accept queue")
     else:
         old.do("a = s.accept()[0]")
     if situation == "unread client data":
         client.do("c.send(b'unread')")
-        stage.wait(lambda: any(one.receive_queue == 6 for one in host.sockets(stage.port, state="ESTABLISHED")), "the data to arrive")
+        stage.wait(lambda: stage.waits_to_be_read("server") == 6, "the data to arrive")
     if situation == "client closed first":
         client.do("c.close()")
         stage.wait(lambda: stage.states("server", port=stage.port) == ["CLOSE_WAIT"], "the client's FIN to arrive")
