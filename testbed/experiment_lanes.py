@@ -112,8 +112,11 @@ def _down(lab: Lab) -> None:
         time.sleep(0.1)
 
 
-def in_order(work: Callable[[T], R], tasks: Sequence[T], *, jobs: int, stop: Callable[[], None]) -> Generator[R]:
-    """``work`` of every task, ``jobs`` at a time, begun in their order; gives the results in that order, each as soon as it can be.
+def in_order(
+    work: Callable[[T], R], tasks: Sequence[T], *, jobs: int, stop: Callable[[], None], length: Callable[[T], float] = lambda _: 0
+) -> Generator[R]:
+    """``work`` of every task, ``jobs`` at a time; gives the results in the order of the tasks, each as soon as it can be. They are begun in
+    that order too, but for those of another ``length``: the longest first, so that none is left to run alone at the end.
 
     When a task fails, or whoever takes the results ends, no other is begun, ``stop`` is called, by any thread and maybe several times,
     which is to end those that run, and when they have ended the first error is raised. To be closed (``contextlib.closing``) by who may
@@ -134,10 +137,11 @@ def in_order(work: Callable[[T], R], tasks: Sequence[T], *, jobs: int, stop: Cal
             end()
             raise
 
-    futures = [pool.submit(one, task) for task in tasks]
+    begun = sorted(range(len(tasks)), key=lambda index: -length(tasks[index]))
+    futures = {index: pool.submit(one, tasks[index]) for index in begun}
     try:
-        for future in futures:
-            yield _result(future)
+        for index in range(len(tasks)):
+            yield _result(futures[index])
     except BaseException as error:
         end()
         if failed and isinstance(error, Exception):

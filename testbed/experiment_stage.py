@@ -13,7 +13,7 @@ from ast import literal_eval
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from testbed.errors import LabError
+from testbed.errors import LabError, TestbedError
 from testbed.host import Host
 from testbed.process import wait_until
 from testbed.running import Process
@@ -21,6 +21,7 @@ from testbed.traffic import WORDS, Row, row_of, rows_of_tables, set_of_dropped
 
 T = TypeVar("T")
 PATIENCE_S = 30.0  # for what takes milliseconds, also on a machine that has other work
+ANSWER_S = 120.0  # for a player's answer. Nothing that it is told takes long, but its start does on a vm of a machine that is very busy
 # Most comes at once; for what takes a timer, asking again and again would cost a vm more than all the rest.
 OFTEN_S, SELDOM_S = 0.01, 0.25
 TABLE, NOTED = "testbed", "dropped_"
@@ -174,7 +175,11 @@ class Player:
     def _ask(self, code: str | None, *, note: bool = True) -> dict[str, Any]:
         began = time.monotonic()
         self.process.stdin.write(ascii((self.name, code)).encode() + b"\n")
-        line = self.process.stdout.readline(timeout_s=PATIENCE_S)
+        try:
+            line = self.process.stdout.readline(timeout_s=ANSWER_S)
+        except TestbedError:
+            self.process.close()  # else its answer, when it comes, would be taken for that to the next question
+            raise
         answer: dict[str, Any] = literal_eval(line.decode()) if line.endswith(b"\n") else {"ended": None}
         if "ended" in answer:
             whose = f"the player{f' {self.name!r}' if self.name else ''} on the {self.role}"

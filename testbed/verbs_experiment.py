@@ -208,10 +208,14 @@ class _Runs:
                 return record, running.save(record, self.records, on), judge_record(one, record)
 
             judgements: list[Judgement] = []
-            with closing(in_order(work, tasks, jobs=jobs, stop=lanes.stop)) as done:
+            with closing(in_order(work, tasks, jobs=jobs, stop=lanes.stop, length=self._length)) as done:
                 for task, (record, path, judgement) in zip(tasks, done, strict=True):
                     judgements = [*judgements, judgement] if task.number > 1 else [judgement]
                     self._say(task, record, path, judgements)
+
+    def _length(self, task: _Task) -> float:
+        """How long it takes, roughly: by its cells, and on an emulated processor three times as long."""
+        return len(task.experiment.cells(self.parameters[task.experiment.name])) * (3 if task.on.kind == "vm" else 1)
 
     def _say(self, task: _Task, record: Record, path: Path, judgements: Sequence[Judgement]) -> None:
         from testbed.experiment_page import same_numbers

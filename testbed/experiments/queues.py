@@ -23,6 +23,7 @@ from testbed.experiment import (
 from testbed.experiment_listener import NO_KERNEL, PINNED, connect, half_open_limit, hold_syn_acks, limit_of, listen, look
 from testbed.experiment_stage import Stage
 
+COOKIES, SYN_BACKLOG_M = "net.ipv4.tcp_syncookies", "net.ipv4.tcp_max_syn_backlog"
 MORE = 2  # attempts beyond what should fit
 WATCHED = (
     *("TcpExt.ListenOverflows", "TcpExt.ListenDrops", "TcpExt.TCPReqQFullDrop", "TcpExt.TCPReqQFullDoCookies"),
@@ -169,7 +170,7 @@ def provoke_backlog(stage: Stage, cell: Cell) -> None:
         return
     # Once the accept queue is full no SYN gets in, so the half-open ones come first. Without cookies a place must stay free among them,
     # which every normal client passes through.
-    cookies = stage.hosts["server"].sysctl["net.ipv4.tcp_syncookies"]
+    cookies = stage.hosts["server"].sysctl[COOKIES]
     fill_half_open(stage, limit + 1 + MORE if cookies else limit)
     # On an older kernel without cookies even that is full.
     fill(stage, limit + 1 + MORE)
@@ -244,8 +245,6 @@ BACKLOG = Experiment(
 
 # C3
 
-COOKIES, SYN_BACKLOG_M = "net.ipv4.tcp_syncookies", "net.ipv4.tcp_max_syn_backlog"
-
 
 def limit_by_m(most: int) -> int:
     """How many half-open requests there are with tcp_max_syn_backlog = M, without cookies: a quarter is for peers that are known."""
@@ -263,13 +262,13 @@ def syn_backlogs(given: Mapping[str, Scalar]) -> Sequence[Cell]:
 
 def provoke_syn_backlog(stage: Stage, cell: Cell) -> None:
     stage.hosts["server"].run(["ip", "tcp_metrics", "flush"]).check(where="the server")
-    server = stage.hosts["server"]
+    now = stage.hosts["server"].sysctl.several((COOKIES, SYN_BACKLOG_M))
     listen(stage, int(cell.values["b"]))
     hold_syn_acks(stage)
     # Beyond every limit that may count: without cookies the smaller one does.
     enough = look(stage).limit + 1
-    if not server.sysctl[COOKIES]:
-        enough = min(enough, limit_by_m(int(server.sysctl[SYN_BACKLOG_M])))
+    if not now[COOKIES]:
+        enough = min(enough, limit_by_m(int(now[SYN_BACKLOG_M])))
     counted = fill_half_open(stage, enough + MORE)
     stage.on("client").do(f"counted = {sorted(name for name in WATCHED if counted[name])!r}")
 

@@ -53,6 +53,17 @@ def test_so_many_run_at_a_time_and_no_more() -> None:
     assert most == 2
 
 
+def test_the_longest_are_begun_first_and_the_results_are_in_order() -> None:
+    begun: list[int] = []
+
+    def work(task: int) -> int:
+        begun.append(task)
+        return task
+
+    assert list(in_order(work, [1, 3, 2, 3], jobs=1, stop=never, length=float)) == [1, 3, 2, 3]
+    assert begun == [3, 3, 2, 1]
+
+
 def test_with_one_job_each_waits_for_the_one_before() -> None:
     threads = set(in_order(lambda _: threading.get_ident(), range(5), jobs=1, stop=never))
     assert len(threads) == 1

@@ -175,3 +175,41 @@ def test_the_reason_of_a_complaint() -> None:
     assert reason_of("something else\n") == "something else"
     assert reason_of('sysctl: permission denied on key "x"\n') == "EACCES"
     assert reason_of("") == ""
+
+
+class Counting(Kernel):
+    """The same, and sysctl(8) with several names or values at once; ``calls`` are those."""
+
+    def __init__(self, becomes: str | None = None) -> None:
+        super().__init__(becomes=becomes)
+        self.calls: list[Sequence[str]] = []
+
+    def __call__(self, argv: Sequence[str]) -> Result:
+        self.calls.append(argv)
+        options, words = (argv[:2], argv[2:]) if argv[1] == "-w" else (argv[:1], argv[1:])
+        if argv[0] != "sysctl" or len(words) < 2:
+            return super().__call__(argv)
+        each = [super(Counting, self).__call__([*options, word]) for word in words]
+        code = max(one.exit_code for one in each)
+        return Result(tuple(argv), code, b"".join(one.stdout for one in each), b"".join(one.stderr for one in each), 0.0)
+
+
+def test_several_are_asked_and_set_at_once() -> None:
+    kernel = Counting()
+    host = Sysctls(kernel, "a", own_kernel=True)
+    host.set_several({"net.core.somaxconn": 4, "net.ipv4.tcp_rmem": "1 2 3"})
+    assert host.several(["net.core.somaxconn", "net.ipv4.tcp_rmem"]) == {"net.core.somaxconn": 4, "net.ipv4.tcp_rmem": "1 2 3"}
+    assert [call[1] for call in kernel.calls] == ["-w", "net.core.somaxconn", "net.core.somaxconn"]
+    assert host.several([]) == {}
+    host.set_several({})
+    assert len(kernel.calls) == 3
+
+
+def test_of_several_the_one_that_is_wrong_is_named() -> None:
+    host = Sysctls(Counting(), "a", own_kernel=True)
+    with pytest.raises(UnknownName, match=r"net\.core\.nosuch"):
+        host.several(["net.core.somaxconn", "net.core.nosuch"])
+    with pytest.raises(UnknownName, match=r"net\.core\.nosuch"):
+        host.set_several({"net.core.somaxconn": 4, "net.core.nosuch": 1})
+    with pytest.raises(InputError, match=r"net\.core\.somaxconn = 4: the kernel made it 9"):
+        Sysctls(Counting(becomes="9"), "a", own_kernel=True).set_several({"net.core.somaxconn": 4, "kernel.msgmax": 9})
