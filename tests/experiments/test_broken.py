@@ -143,6 +143,36 @@ def ack_comes(stage: Stage, cell: Cell) -> None:
     stage.drop("client", incoming="tcp sport 1")
 
 
+def known_from_before(stage: Stage, cell: Cell) -> None:
+    """One connection that went well, remembered: the limit by tcp_max_syn_backlog is not for such a client."""
+    server = stage.hosts["server"]
+    server.run(["ip", "tcp_metrics", "flush"]).check()
+    server.sysctl["net.ipv4.tcp_no_metrics_save"] = 0
+    listener.listen(stage, int(cell.values["b"]))
+    queues.fill(stage, 1)
+    stage.on("server").do("a = s.accept()[0]")
+    stage.on("client").do("c.close()")
+    stage.on("server").do("a.close()")
+    stage.wait(lambda: stage.states("server", port=stage.port) == [], "the connection to be over")
+    listener.hold_syn_acks(stage)
+    limit = queues.limit_by_m(int(cell.sysctls[queues.SYN_BACKLOG_M]))
+    queues.fill_half_open(stage, limit + 1)
+    stage.on("client").do("counted = ['TcpExt.ListenDrops']")
+
+
+def with_sysctl(stage: Stage, cell: Cell, name: str, value: int) -> None:
+    stage.hosts["server"].sysctl[name] = value
+    called("C4").provoke(stage, cell)
+
+
+def gives_up_at_once(stage: Stage, cell: Cell) -> None:
+    with_sysctl(stage, cell, "net.ipv4.tcp_synack_retries", 0)
+
+
+def no_cookies(stage: Stage, cell: Cell) -> None:
+    with_sysctl(stage, cell, "net.ipv4.tcp_syncookies", 1)
+
+
 def nobody_is_too_many(stage: Stage, cell: Cell) -> None:
     listener.listen(stage, 8)
     del cell
@@ -175,7 +205,10 @@ BROKEN = [
     instead("no rule drops anything", "C2", "INCONCLUSIVE", no_rule, only_cells("C2", "b=3 S=128: half")),
     instead("the server accepts", "C2", "INCONCLUSIVE", accepting, only_cells("C2", "b=1 S=4:")),
     instead("no rule drops anything", "C3", "INCONCLUSIVE", no_rule, only_cells("C3", "syncookies=1 M=1 ")),
+    instead("the client is known from before", "C3", "not predicted", known_from_before, only_cells("C3", "syncookies=0 M=1 ")),
     with_parameters("C4", "no ACK is held up", "INCONCLUSIVE", hold="no"),
+    instead("the server repeats nothing", "C4", "not predicted", gives_up_at_once, only_cells("C4", "synack_retries=1")),
+    instead("there are no cookies", "C4", "INCONCLUSIVE", no_cookies, only_cells("C4", "the ACK held up")),
     afterwards("the server accepts", "C5", "INCONCLUSIVE", lambda stage: stage.on("server").do("a = s.accept()"), only_cells("C5", "many")),
     instead("the queue is not full", "C5", "INCONCLUSIVE", nobody_is_too_many, only_cells("C5", "nobody accepts, syn_retries=1")),
     instead("no ACK is held up", "C5", "not predicted", nobody_is_held_up, only_cells("C5", "with cookies")),
