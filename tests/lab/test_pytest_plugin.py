@@ -284,6 +284,7 @@ def test_what_a_killed_run_leaves_the_next_removes(project: Project) -> None:
     assert project.labs == set()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_at_any_moment_a_run_leaves_nothing_for_longer_than_the_next(project: Project) -> None:
     project.tests("def test_a(lab): pass\ndef test_b(lab): pass", topology="networks: {lan: }\nhosts: {client: }\n")
