@@ -17,6 +17,8 @@ SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # The lab that `make topology` brings up.
 LAB ?= cross-endian
 export SETUP
+# Bytecode of the checkout is kept, whatever the environment says: hundreds of processes load it.
+unexport PYTHONDONTWRITEBYTECODE
 
 ifeq ($(SETUP),check)
 # Nothing but the question what is missing.

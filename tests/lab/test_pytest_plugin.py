@@ -244,6 +244,7 @@ def test(lab, number):
     assert project.labs == set()
 
 
+@pytest.mark.long
 def test_the_lab_of_a_worker_that_crashes_does_not_outlive_the_run(project: Project) -> None:
     project.tests("def test_crashes(lab): os._exit(1)\ndef test_other(): pass")
     result = project.run("-p", "xdist", "-n", "2")
