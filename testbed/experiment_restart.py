@@ -13,6 +13,9 @@ PINNED = {
     TW_BUCKETS: 4096,
     "net.ipv4.tcp_timestamps": 1,
     "net.ipv4.tcp_orphan_retries": 0,
+    # A slow host acknowledges a FIN so late that it comes twice. Its second ACK meets no socket any more, and the RST that answers
+    # would end TIME_WAIT (RFC 1337).
+    "net.ipv4.tcp_rfc1337": 1,
     "net.core.somaxconn": 128,
 }
 # On their way to another state, within a round trip.
