@@ -15,6 +15,8 @@ from testbed.traffic import Drop, Key
 class FakeHost:
     """Has no sockets, and a firewall that has dropped what ``counted`` says, by key."""
 
+    kind = "native"
+
     def __init__(self) -> None:
         self.counted: dict[Key, int] = {}
         self.gone = False
