@@ -13,7 +13,7 @@ from itertools import zip_longest
 from testbed.architecture import ByteOrder
 from testbed.endian_compare import Comparison, Difference, Place, compare
 from testbed.endian_explain import explanation, hexadecimal, parting, reversed_numbers
-from testbed.endian_fields import Description, Named, Names
+from testbed.endian_fields import Description, Named, Names, in_words
 from testbed.endian_messages import ROLES, Channel, Role, Said
 
 Pair = tuple[ByteOrder, ByteOrder]
@@ -23,7 +23,10 @@ BIG: Pair = ("big", "big")
 PAIRS: tuple[Pair, ...] = (LITTLE, ("little", "big"), ("big", "little"), BIG)
 
 COMPARED_MOST = 1 << 16  # bytes of a message
+LINE_MOST = 200  # characters of what a program wrote that are quoted
 NAMELESS = Description()
+# QEMU's user mode passes system calls on to a little-endian kernel, and knows not all of them: TCP_CONGESTION, netlink, IP_PKTINFO, ...
+OF_THE_EMULATION = "an emulated host does not get all of a kernel's answers right; whether it is that, --vm shows"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class Ending:
     @property
     def well(self) -> bool:
         return not self.problem and (self.stopped or self.exit_code == 0)
+
+    @property
+    def last_line(self) -> str:
+        """Of what it wrote, to standard error if anything: there programs say last why they fail."""
+        lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        return lines[-1].strip()[:LINE_MOST] if lines else ""
 
     @property
     def words(self) -> str:
@@ -84,6 +93,8 @@ class Finding:
     difference: Difference | None = None
     little: bytes = b""
     big: bytes = b""
+    field: str = ""
+    """Which field it is, in words, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -111,21 +122,25 @@ def alone(little: Sequence[Run], big: Sequence[Run]) -> dict[Pair, Sequence[Run]
     return {pair: little if pair[0] == "little" else big for pair in PAIRS}
 
 
-def judge(runs: Runs, names: Names = NAMELESS) -> Judgement:
+def judge(runs: Runs, names: Names = NAMELESS, *, emulated: bool = False) -> Judgement:
     """Findings out of the runs of all four pairs, one run of each at least; of a client alone, see :func:`alone`. ``names`` know the fields
-    of messages."""
+    of messages. ``emulated``: the big-endian hosts have no kernel of their own."""
     comparisons = {role: _comparisons(runs, role) for role in ROLES}
     strong = [one for role in ROLES for one in _reversed(runs, comparisons[role], role, names)]
     consequences: list[str] = []
-    weak = [one for role in ROLES for one in _otherwise(runs, role, names, sure=not strong)]
+    weak = [one for role in ROLES for one in _otherwise(runs, role, names, sure=not strong, emulated=emulated)]
     findings = list(strong)
     for one in weak:
         assert one.difference is not None
+        if any(
+            one.channel == other.channel and other.difference and one.difference.place.overlaps(other.difference.place) for other in strong
+        ):
+            continue
         if not strong or one.difference.kind == "bit fields":
             findings.append(one)
         else:
             consequences.append(f"{one.role}, {one.channel}: {one.title}; {one.details[0]}")
-    outcomes = [*_outcomes(runs), *_outputs(runs, strong=bool(findings))]
+    outcomes = [*_outcomes(runs, emulated=emulated), *_outputs(runs, strong=bool(findings))]
     unsure: list[str] = []
     if not findings and not outcomes:
         for role in ROLES:
@@ -169,7 +184,10 @@ def _comparisons(runs: Runs, role: Role) -> _Comparisons:
     """Of a role on both byte orders: with the same peer, then between pairs of one byte order."""
     sides = [(_pair(role, "little", peer), _pair(role, "big", peer)) for peer in ("little", "big")]
     return {
-        (first, second): {channel: compare(*messages) for channel, messages in _in_both(runs[first], runs[second], role).items()}
+        (first, second): {
+            channel: compare(*messages, broken_off=channel.what == "tcp" and _well(runs[first]) != _well(runs[second]))
+            for channel, messages in _in_both(runs[first], runs[second], role).items()
+        }
         for first, second in (*sides, (LITTLE, BIG))
     }
 
@@ -202,7 +220,8 @@ def _reversed(runs: Runs, comparisons: _Comparisons, role: Role, names: Names) -
                     found[key] = replace(found[key], pairs=tuple(dict.fromkeys((*found[key].pairs, first, second))))
                 elif (first, second) != (LITTLE, BIG) or not _same_with_the_same_peer(comparisons, channel, one.place):
                     title, details = explanation(one, messages[0], messages[1], channel, fields)
-                    found[key] = Finding(title, details, (first, second), role, channel, one, messages[0], messages[1])
+                    field = in_words(fields, one.place)
+                    found[key] = Finding(title, details, (first, second), role, channel, one, messages[0], messages[1], field)
     return sorted(found.values(), key=lambda one: (one.channel, one.difference.place.offset) if one.channel and one.difference else ())
 
 
@@ -240,7 +259,7 @@ def _same_with_the_same_peer(comparisons: _Comparisons, channel: Channel, place:
     return False
 
 
-def _otherwise(runs: Runs, role: Role, names: Names, *, sure: bool) -> list[Finding]:
+def _otherwise(runs: Runs, role: Role, names: Names, *, sure: bool, emulated: bool) -> list[Finding]:
     """Other differences of a role. Where the pairs understand each other, out of all its runs, so that what varies is known better."""
     peers: tuple[ByteOrder, ...] = ("little", "big")
     little, big = ([run for peer in peers for run in runs[_pair(role, own, peer)] if run.well] for own in peers)
@@ -253,7 +272,10 @@ def _otherwise(runs: Runs, role: Role, names: Names, *, sure: bool) -> list[Find
                 continue
             fields = names.of(channel, messages[0][0], messages[1][0])
             title, details = explanation(one, messages[0][0], messages[1][0], channel, fields)
-            found.append(Finding(title, details, (LITTLE, BIG), role, channel, one, messages[0][0], messages[1][0]))
+            if emulated and one.kind != "bit fields":
+                details = (*details, OF_THE_EMULATION)
+            field = in_words(fields, one.place)
+            found.append(Finding(title, details, (LITTLE, BIG), role, channel, one, messages[0][0], messages[1][0], field))
     return found
 
 
@@ -286,7 +308,7 @@ def _well(runs: Sequence[Run]) -> bool:
     return all(run.well for run in runs)
 
 
-def _outcomes(runs: Runs) -> list[Finding]:
+def _outcomes(runs: Runs, *, emulated: bool) -> list[Finding]:
     """Pairs that fail while a pair of one byte order does not."""
     bad = tuple(pair for pair in PAIRS if not _well(runs[pair]))
     good = next((pair for pair in (LITTLE, BIG) if pair not in bad), None)
@@ -306,8 +328,11 @@ def _outcomes(runs: Runs) -> list[Finding]:
         run = next(run for run in runs[pair] if not run.well)
         words = "; ".join(f"the {role}: {ending.words}" for role, ending in run.endings.items() if not ending.well)
         details.append(f"{name_of(pair)}: {words}")
-        if where := parting(runs[good][0].said.turns, run.said.turns):
+        if where := parting([one.said.turns for one in runs[good]], run.said.turns):
             details.append(f"{name_of(pair)}, against {name_of(good)}: {where}")
+        details += [f"the {role} wrote: {line}" for role, ending in run.endings.items() if not ending.well and (line := ending.last_line)]
+    if emulated and BIG in bad and LITTLE not in bad:
+        details.append(OF_THE_EMULATION)
     return [Finding(title, tuple(details), bad)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from testbed.endian_groups import grouped
 from testbed.endian_judge import Finding
 from testbed.endian_report import BYTES_IN_ROW, Cell, cells, rows_of, seen_in, sides, summary, verdict, who
 from testbed.endian_run import Outcome
@@ -53,7 +54,7 @@ def page(outcome: Outcome) -> str:
         "<h1>Is it the same on both byte orders?</h1>",
         f'<p class="verdict {"good" if what == "NO FINDING" else "wrong"}">{_text(summary(outcome))}</p>',
         _pairs(outcome),
-        *(_finding(number, one, alone=outcome.alone) for number, one in enumerate(judged.findings, 1)),
+        *(_finding(number, one, alone=outcome.alone) for number, one in enumerate(grouped(judged.findings), 1)),
         *_list("May follow from that", judged.consequences),
         *_list("Nothing can be said", judged.inconclusive),
         "</body>\n</html>\n",
@@ -90,14 +91,14 @@ def _finding(number: int, one: Finding, *, alone: bool) -> str:
 def _sides(one: Finding) -> str:
     figures = [
         f"<figure><figcaption>{name} host, {len(data)} bytes</figcaption>"
-        f'<div class="scroll"><table class="bytes"><tbody>{_rows(one, data, marked)}</tbody></table></div></figure>'
+        f'<div class="scroll"><table class="bytes"><tbody>{_rows(data, marked)}</tbody></table></div></figure>'
         for name, data, marked in sides(one)
     ]
     return f'<div class="sides">{"".join(figures)}</div>'
 
 
-def _rows(one: Finding, data: bytes, marked: range) -> str:
-    return "\n".join(_hex_row(data, begin, marked) for begin in rows_of(one, data, marked))
+def _rows(data: bytes, marked: range) -> str:
+    return "\n".join(_hex_row(data, begin, marked) for begin in rows_of(data, marked))
 
 
 def _hex_row(data: bytes, begin: int, marked: range) -> str:

@@ -209,7 +209,7 @@ def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
         names = dissect(lab.host(DISSECTOR), plan.protocol, own, read_pcap(own), runs[LITTLE][0].said.messages)
     return Outcome(
         runs=runs,
-        judgement=judge(alike, names),
+        judgement=judge(alike, names, emulated=not plan.vm),
         alone=plan.alone,
         hosts={name: host.kind for name, host in lab.hosts.items() if name != DISSECTOR},
         pcap=captured.pcap,

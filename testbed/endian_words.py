@@ -16,6 +16,7 @@ UNALIGNED = 3  # what a word costs beyond its width when its offset is no multip
 CARRY_MOST = 7  # differing bytes beside varying ones that may be the same value's higher bytes
 BLIND_LEAST = 2
 BIT_FIELDS_MOST = 3
+ODD_WIDTHS = (16, 7, 6, 5, 3)  # of words that a program puts together by itself; the inside of a wider one is backwards too
 
 Kind = Literal["reversed", "bit fields", "length", "different"]
 
@@ -76,6 +77,8 @@ def explain(little: Stretch, big: Stretch, *, ragged: tuple[bool, bool] = (False
     differing = {at for at in range(size) if at not in varying and little.data[at] != big.data[at]}
     words = _fitting(list(_words(little, big, differing, varying)), differing, size)
     chosen, unexplained = _cover(words, differing, size, UNALIGNED if not ragged[0] else 0)
+    chosen += _of_odd_width(little.data, big.data, unexplained, varying | {at for word in chosen for at in range(word.offset, word.end)})
+    unexplained -= {at for word in chosen for at in range(word.offset, word.end)}
     found = [
         Difference(
             "reversed",
@@ -178,6 +181,20 @@ def _cover(words: Sequence[Place], differing: set[int], size: int, unaligned: in
         remaining -= set(range(taken.offset, taken.end))
         at = taken.offset
     return chosen[::-1], remaining
+
+
+def _of_odd_width(little: bytes, big: bytes, unexplained: set[int], taken: set[int]) -> list[Place]:
+    """Words of other widths than processors have that explain some of what remained: of 24 bits, say, or an identifier of 128."""
+    found: list[Place] = []
+    for width in ODD_WIDTHS:
+        for begin in sorted(unexplained):
+            end = begin + width
+            inside = set(range(begin, end))
+            if end - 1 not in unexplained or not inside.isdisjoint(taken) or any(begin < one.end and one.offset < end for one in found):
+                continue
+            if little[begin:end] == big[begin:end][::-1]:
+                found.append(Place(begin, width))
+    return found
 
 
 def _unexplained(little: bytes, big: bytes, place: Place, taken: set[int]) -> Difference:

@@ -211,10 +211,12 @@ def test_numbers_in_outputs_are_compared_as_words() -> None:
 
 def test_dialogues_part_where_one_side_says_something_else_or_stops() -> None:
     good = [Turn("client", b"hello"), Turn("server", b"welcome"), Turn("client", b"", "closes")]
-    assert parting(good, good) == ""
-    assert "turn 2 is another from its byte 3 on: the server sends 6b" in parting(good, [good[0], Turn("server", b"welk...")])
-    assert "after 8 bytes that are the same, the server stops, and does not send 4 more" in parting(good, [good[0], Turn("server", b"wel")])
-    assert "the server resets, where the server sends" in parting(good, [good[0], Turn("server", b"", "resets")])
+    assert parting([good], good) == ""
+    assert "turn 2 is another from its byte 3 on: the server sends 6b" in parting([good], [good[0], Turn("server", b"welk...")])
+    assert "after 8 bytes that are the same, the server stops, and does not send 4 more" in parting(
+        [good], [good[0], Turn("server", b"wel")]
+    )
+    assert "the server resets, where the server sends" in parting([good], [good[0], Turn("server", b"", "resets")])
 
 
 def test_names_and_addresses_of_hosts_are_those_of_the_little_endian_pair() -> None:

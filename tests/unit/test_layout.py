@@ -81,6 +81,7 @@ ORDER = (
     "endian_dissect",
     "endian_explain",
     "endian_judge",
+    "endian_groups",
     "endian_identity",
     "endian_program",
     "endian_sink",
