@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from testbed.endian_explain import hexadecimal
-from testbed.endian_judge import Finding
-from testbed.endian_messages import Channel
+from testbed.endian_messages import in_words
+from testbed.endian_runs import Finding
 from testbed.endian_words import Place
 
 ARRAY_LEAST = 4  # words of one width in a row; fewer are told one by one, as the fields of a struct
@@ -83,7 +83,7 @@ def _in_all(group: Sequence[Finding]) -> Finding:
     if not rest:
         return first
     alike = [one for one in rest if _bytes(one) == _bytes(first)]
-    lines = [f"the same in {_named([one.channel for one in alike if one.channel])}"] if alike else []
+    lines = [f"the same in {in_words([one.channel for one in alike if one.channel])}"] if alike else []
     others = [one for one in rest if one not in alike and one.channel and one.difference]
     if others:
         shown = [
@@ -99,9 +99,3 @@ def _in_all(group: Sequence[Finding]) -> Finding:
 def _bytes(one: Finding) -> tuple[bytes, bytes]:
     assert one.difference
     return one.difference.little, one.difference.big
-
-
-def _named(channels: Sequence[Channel]) -> str:
-    """Messages of one kind: `UDP datagram 2, 3 and 4`."""
-    names = [str(one) for one in channels]
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

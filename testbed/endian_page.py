@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 
 from testbed.endian_groups import grouped
-from testbed.endian_judge import Finding
 from testbed.endian_report import BYTES_IN_ROW, Cell, cells, rows_of, seen_in, sides, summary, verdict, who
 from testbed.endian_run import Outcome
+from testbed.endian_runs import Finding
 
 STYLE = """
 :root { color-scheme: light dark; --wrong: #b3261e; --good: #1a6e35; --quiet: #5f6368; --line: #c8c8c8; --mark: #fbe0dd; }

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from testbed.endian_groups import grouped
-from testbed.endian_judge import PAIRS, Finding, Pair, Run, name_of
 from testbed.endian_messages import ROLES, Role
 from testbed.endian_run import Outcome
+from testbed.endian_runs import PAIRS, Finding, Pair, Run, name_of
 from testbed.report import GAP, QUIET, WRONG, printable
 
 BYTES_IN_ROW = 16

@@ -12,10 +12,10 @@ import pytest
 from testbed.capture import read_pcap
 from testbed.endian import assert_same
 from testbed.endian_compare import Place
-from testbed.endian_judge import BIG, LITTLE, PAIRS
 from testbed.endian_program import read
 from testbed.endian_report import verdict
 from testbed.endian_run import Outcome, Plan, endian
+from testbed.endian_runs import BIG, LITTLE, PAIRS
 from testbed.engine import Engine
 from testbed.errors import CheckFailed, InputError
 from testbed.lab import down, read_parts

@@ -19,11 +19,12 @@ from testbed.endian import plan
 from testbed.endian_compare import Place
 from testbed.endian_explain import parting, reversed_numbers
 from testbed.endian_identity import as_little
-from testbed.endian_judge import PAIRS, Ending, Judgement, Pair, Run, judge
+from testbed.endian_judge import judge
 from testbed.endian_messages import Channel, Said, Turn
 from testbed.endian_program import DIRECTORY, check_files, read
 from testbed.endian_report import as_json, print_outcome, verdict
 from testbed.endian_run import Outcome
+from testbed.endian_runs import PAIRS, Ending, Judgement, Pair, Run
 from testbed.errors import InputError
 
 WELL = Ending(0)

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from testbed.endian_compare import Place
-from testbed.endian_judge import PAIRS, Ending, Judgement, Run, judge, name_of
+from testbed.endian_judge import judge
 from testbed.endian_messages import Channel, Said
+from testbed.endian_runs import PAIRS, Ending, Judgement, Run, name_of
 
 RECORD = Path(__file__).parent / "records/endian-iperf3.json"
 CHANNELS = {

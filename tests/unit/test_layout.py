@@ -80,6 +80,7 @@ ORDER = (
     "endian_fields",
     "endian_dissect",
     "endian_explain",
+    "endian_runs",
     "endian_judge",
     "endian_groups",
     "endian_identity",
