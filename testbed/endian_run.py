@@ -9,7 +9,7 @@ import json
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +46,8 @@ INPUT = "/run/testbed/input"
 EVERY_S = 0.02  # from one look at its sockets to the next
 FILTER = "inbound and not arp"  # of ALL_PORTS: each packet once, as its host sent it
 COOKED_MAC = slice(12, 18)  # of who sent it, in a frame of a capture of all ports (Linux cooked v2)
+TO_ALL = ("255.255.255.255/32", "224.0.0.0/4")  # broadcast and multicast, of programs that do not say which interface
+OTHER: Mapping[Role, Role] = {"client": "server", "server": "client"}
 ORDERS: tuple[ByteOrder, ByteOrder] = ("little", "big")
 
 Progress = Callable[[str, str], None]
@@ -160,8 +162,8 @@ def _topology(plan: Plan, made: Mapping[tuple[Role, ByteOrder], Path]) -> str:
         if plan.alone and role == "server":
             return {"files": {SINK: {"source": str(Path(__file__).with_name("endian_sink.py"))}}}
         kind = "native" if order == "little" else "vm" if plan.vm else "emulated"
-        # Whatever a client alone sends to whomever, the other host takes it.
-        routes = [{"to": "default", "via": host_name("server", order)}] if plan.alone else []
+        # Whatever a client alone sends to whomever, the other host takes it. For others a kernel wants to know where all hosts are.
+        routes = [{"to": to, "via": host_name(OTHER[role], order)} for to in (("default",) if plan.alone else TO_ALL)]
         return {"kind": kind, "files": files(role, order), "packages": list(plan.packages), "pip": list(plan.pip), "routes": routes}
 
     hosts = {host_name(role, order): host(role, order) for role in ROLES for order in ORDERS}
@@ -238,6 +240,7 @@ def _run(lab: Lab, plan: Plan, pair: Pair, addresses: Mapping[str, Sequence[Addr
     names = "".join(f"{addresses[one.name][0]}\t{role}\n" for role, one in (("client", client), ("server", server)))
     for host in (client, server):
         host.write("/etc/hosts", hosts_files[host.name] + names.encode())
+        host.run(["nft", "-f", "-"], stdin=_deaf_to(addresses[name] for name in addresses if name not in (client.name, server.name)))
     if plan.alone:
         return _run_alone(client, server, plan)
     begin = time.time()
@@ -254,6 +257,13 @@ def _run(lab: Lab, plan: Plan, pair: Pair, addresses: Mapping[str, Sequence[Addr
         patience_s = SERVE_ON_S if plan.programs["server"].sources else SERVE_ON_COMMAND_S
         served = _end_of_server(server, serving, patience_s, deadline)
     return _Seen({"client": asked, "server": served}, listening, (begin, time.time()))
+
+
+def _deaf_to(others: Iterable[Sequence[Address]]) -> bytes:
+    """Rules of a packet filter: what the other pair, which runs at the same time, sends to everybody is not for this one. A kernel without
+    packet filter hears it."""
+    macs = ", ".join(mac_bytes(one).hex(":") for one in others)
+    return f"table inet apart {{ chain arriving {{ type filter hook prerouting priority raw; ether saddr {{ {macs} }} drop; }}; }}".encode()
 
 
 def _words(plan: Plan, pairs: Sequence[Pair]) -> str:

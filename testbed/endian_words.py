@@ -77,7 +77,8 @@ def explain(little: Stretch, big: Stretch, *, ragged: tuple[bool, bool] = (False
     differing = {at for at in range(size) if at not in varying and little.data[at] != big.data[at]}
     words = _fitting(list(_words(little, big, differing, varying)), differing, size)
     chosen, unexplained = _cover(words, differing, size, UNALIGNED if not ragged[0] else 0)
-    chosen += _of_odd_width(little.data, big.data, unexplained, varying | {at for word in chosen for at in range(word.offset, word.end)})
+    odd = _of_odd_width(little.data, big.data, unexplained, varying, chosen)
+    chosen = [word for word in chosen if not any(word.overlaps(one) for one in odd)] + odd
     unexplained -= {at for word in chosen for at in range(word.offset, word.end)}
     found = [
         Difference(
@@ -183,17 +184,18 @@ def _cover(words: Sequence[Place], differing: set[int], size: int, unaligned: in
     return chosen[::-1], remaining
 
 
-def _of_odd_width(little: bytes, big: bytes, unexplained: set[int], taken: set[int]) -> list[Place]:
-    """Words of other widths than processors have that explain some of what remained: of 24 bits, say, or an identifier of 128."""
+def _of_odd_width(little: bytes, big: bytes, unexplained: set[int], varying: set[int], chosen: Sequence[Place]) -> list[Place]:
+    """Words of other widths than processors have that explain what remained: of 24 bits, say, or an identifier of 128. The middle of one is
+    backwards too, so it may have been ``chosen``."""
     found: list[Place] = []
     for width in ODD_WIDTHS:
         for begin in sorted(unexplained):
-            end = begin + width
-            inside = set(range(begin, end))
-            if end - 1 not in unexplained or not inside.isdisjoint(taken) or any(begin < one.end and one.offset < end for one in found):
-                continue
-            if little[begin:end] == big[begin:end][::-1]:
-                found.append(Place(begin, width))
+            one = Place(begin, width)
+            cut = [
+                word for word in (*chosen, *found) if word.overlaps(one) and (word in found or word.offset < begin or word.end > one.end)
+            ]
+            if one.end - 1 in unexplained and not cut and varying.isdisjoint(range(begin, one.end)):
+                found += [one] if little[begin : one.end] == big[begin : one.end][::-1] else []
     return found
 
 
