@@ -14,6 +14,7 @@ from testbed.endian_words import WIDTHS, Difference, Place, Stretch, explain, le
 
 CALM = 8  # bytes in a row that are the same in all runs, so that runs of different length count as still in step
 ANCHOR = 4  # bytes in a row that are the same in all runs, wherever they are: so many are no chance
+MORE_MOST = 64  # bytes that one host may have more of inside a stretch
 SHIFT_MOST = 3  # by so many bytes a stretch may begin later on one host, where what varies before it ends in the same way by chance
 ALIGNED_MOST = 2048  # bytes of a message in which anchors are looked for, which may take the square of that
 
@@ -197,16 +198,18 @@ def _overlap(little: bytes, big: bytes, begins: tuple[int, int], ends: tuple[int
 
 
 def _with_more_inside(little: bytes, big: bytes, here: Place, there: Place) -> list[_Overlap]:
-    """Two stretches of which one has more bytes somewhere inside, if they are the same before and after that."""
-    if here.width == there.width:
-        return []
-    found = _longer([little[here.offset : here.end]], [big[there.offset : there.end]])
-    more = next(one for one in found.differences if one.kind == "length")
-    after = here.width - more.place.end
-    if min(more.place.offset, after) < ANCHOR or any(one.kind not in ("length", "reversed") for one in found.differences):
-        return []
-    moved = _moved((list(found.differences), set(), list(found.blind)), here.offset, there.offset)
-    return [(*moved, set(range(here.offset, here.end)))]
+    """Two stretches that are the same but for some bytes inside that only one of them has. Where they begin and end is by chance."""
+    for begin, other in [(shift, 0) for shift in range(SHIFT_MOST + 1)] + [(0, shift) for shift in range(1, SHIFT_MOST + 1)]:
+        first, second = little[here.offset + begin : here.end], big[there.offset + other : there.end]
+        least = min(len(first), len(second))
+        head = next((at for at in range(least) if first[at] != second[at]), least)
+        for more, of_big in [gap for width in range(1, MORE_MOST + 1) for gap in ((width, 0), (0, width))]:
+            rest = min(len(first) - more, len(second) - of_big) - head
+            if min(head, rest) >= CALM and first[head + more :][:rest] == second[head + of_big :][:rest]:
+                place = Place(here.offset + begin + head, more)
+                found = Difference("length", place, there.offset + other + head, first[head : head + more], second[head : head + of_big])
+                return [([found], set(), [], set(range(here.offset + begin, place.end + rest)))]
+    return []
 
 
 def _beginnings(here: Place, there: Place, size: int, other: int) -> list[tuple[int, int]]:

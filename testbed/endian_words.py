@@ -191,11 +191,10 @@ def _of_odd_width(little: bytes, big: bytes, unexplained: set[int], varying: set
     for width in ODD_WIDTHS:
         for begin in sorted(unexplained):
             one = Place(begin, width)
-            cut = [
-                word for word in (*chosen, *found) if word.overlaps(one) and (word in found or word.offset < begin or word.end > one.end)
-            ]
-            if one.end - 1 in unexplained and not cut and varying.isdisjoint(range(begin, one.end)):
-                found += [one] if little[begin : one.end] == big[begin : one.end][::-1] else []
+            beside = [word for word in chosen if word.overlaps(one) and (word.offset < begin or word.end > one.end)]
+            free = not beside and not any(other.overlaps(one) for other in found) and varying.isdisjoint(range(begin, one.end))
+            if free and one.end - 1 in unexplained and little[begin : one.end] == big[begin : one.end][::-1]:
+                found.append(one)
     return found
 
 
