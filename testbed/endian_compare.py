@@ -14,6 +14,7 @@ from testbed.endian_words import WIDTHS, Difference, Place, Stretch, explain, le
 
 CALM = 8  # bytes in a row that are the same in all runs, so that runs of different length count as still in step
 ANCHOR = 4  # bytes in a row that are the same in all runs, wherever they are: so many are no chance
+NEIGHBOURS = 3  # letters on each side of a word that is in a text
 MORE_MOST = 64  # bytes that one host may have more of inside a stretch
 SHIFT_MOST = 3  # by so many bytes a stretch may begin later on one host, where what varies before it ends in the same way by chance
 ALIGNED_MOST = 2048  # bytes of a message in which anchors are looked for, which may take the square of that
@@ -72,8 +73,8 @@ def _without_chance(found: Comparison, little: bytes, big: bytes) -> Comparison:
 
 def _in_text(message: bytes, place: Place) -> bool:
     """Whether a word and its neighbours on both sides are to be read."""
-    around = message[max(place.offset - 1, 0) : place.end + 1]
-    return len(around) == place.width + 2 and all(0x20 <= one < 0x7F for one in around)
+    around = message[max(place.offset - NEIGHBOURS, 0) : place.end + NEIGHBOURS]
+    return len(around) == place.width + 2 * NEIGHBOURS and all(0x20 <= one < 0x7F for one in around)
 
 
 def _out_of_step(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:

@@ -46,7 +46,9 @@ INPUT = "/run/testbed/input"
 EVERY_S = 0.02  # from one look at its sockets to the next
 FILTER = "inbound and not arp"  # of ALL_PORTS: each packet once, as its host sent it
 COOKED_MAC = slice(12, 18)  # of who sent it, in a frame of a capture of all ports (Linux cooked v2)
-TO_ALL = ("255.255.255.255/32", "224.0.0.0/4")  # broadcast and multicast, of programs that do not say which interface
+# Multicast and broadcast, of programs that do not say which interface. With a longer prefix than 3 bits the kernel would send what is for a
+# group to the gateway alone (__mkroute_output).
+TO_ALL = "224.0.0.0/3"
 OTHER: Mapping[Role, Role] = {"client": "server", "server": "client"}
 ORDERS: tuple[ByteOrder, ByteOrder] = ("little", "big")
 
@@ -163,7 +165,7 @@ def _topology(plan: Plan, made: Mapping[tuple[Role, ByteOrder], Path]) -> str:
             return {"files": {SINK: {"source": str(Path(__file__).with_name("endian_sink.py"))}}}
         kind = "native" if order == "little" else "vm" if plan.vm else "emulated"
         # Whatever a client alone sends to whomever, the other host takes it. For others a kernel wants to know where all hosts are.
-        routes = [{"to": to, "via": host_name(OTHER[role], order)} for to in (("default",) if plan.alone else TO_ALL)]
+        routes = [{"to": "default" if plan.alone else TO_ALL, "via": host_name(OTHER[role], order)}]
         return {"kind": kind, "files": files(role, order), "packages": list(plan.packages), "pip": list(plan.pip), "routes": routes}
 
     hosts = {host_name(role, order): host(role, order) for role in ROLES for order in ORDERS}
