@@ -38,7 +38,15 @@ ul { padding-left: 1.25rem; margin: .25rem 0; }
   .bytes { font-size: 9.5px; } .bytes td { padding: 0 .18em; } .bytes .offset { padding-right: .4em; } .bytes .text { padding-left: .4em; }
   .pairs { font-size: 12px; } .pairs th, .pairs td { padding-right: .4rem; }
 }
-@media print { body { max-width: none; padding: 0; } .sides { grid-template-columns: 1fr 1fr; } .bytes { font-size: 8px; } }
+/* On paper: black on white whatever the screen has, one host's bytes under the other's, so that a row is 12 cm wide. Backgrounds are
+   not printed as a rule: a marked byte is bold and in a box. */
+@media print {
+  :root { color-scheme: light; --wrong: #000; --good: #000; --quiet: #444; --line: #888; --mark: transparent; }
+  body { max-width: none; padding: 0; font-size: 10pt; color: #000; background: none; }
+  .scroll { overflow: visible; } .sides { grid-template-columns: 1fr; } .bytes { font-size: 8.5pt; }
+  .bytes .text mark { outline: none; text-decoration: underline; }
+  figure, tr { break-inside: avoid; } h2, figcaption { break-after: avoid; } .pairs .wrong { font-weight: bold; }
+}
 """
 
 
