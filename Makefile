@@ -8,19 +8,22 @@ SHELL := /bin/bash
 TESTBED := .venv/bin/testbed
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
-# More words for pytest, such as: make test TESTS=tests/unit ARGS='-k subnet -x'
-TESTS ?= tests/lab tests/experiments tests/unit
+# More words for pytest, such as: make test TESTS=tests/lab/test_api.py ARGS='-k sysctl -x'
+TESTS ?= tests/lab tests/experiments
 ARGS ?=
 # Test files at a time: more than there are cores, as labs and guests are often waited for.
 WORKERS ?= 4
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # The lab that `make topology` brings up.
 LAB ?= cross-endian
 export SETUP
+# Bytecode of the checkout is kept, whatever the environment says: hundreds of processes load it.
+unexport PYTHONDONTWRITEBYTECODE
 
 ifeq ($(SETUP),check)
 # Nothing but the question what is missing.
-.PHONY: setup topology test test-wheel images experiments
-setup topology test test-wheel images experiments:
+.PHONY: setup topology test test-long test-wheel images experiments
+setup topology test test-long test-wheel images experiments:
 	@setup/setup.sh
 .PHONY: wheel report
 wheel report:
@@ -39,9 +42,14 @@ topology: setup ## the main job: a lab of both byte orders, every two kinds of h
 	@$(TESTBED) exchange $(LAB)
 
 .PHONY: test
-test: setup ## all tests, with real hosts (TESTS=..., ARGS=... for pytest)
-	@$(PYTEST) $(TESTS) -m "not alone" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
-	@$(PYTEST) $(TESTS) -m alone $(ARGS) || [ $$? -eq 5 ] # none is chosen, where TESTS or ARGS choose others
+test: setup ## the tests with real hosts, in minutes (TESTS=..., ARGS=... for pytest)
+	@$(PYTEST) $(TESTS) -m "not long and not alone" $(SIDE_BY_SIDE) $(ARGS)
+
+# pytest ends with 5 where TESTS or ARGS choose no test of one of the two.
+.PHONY: test-long
+test-long: setup ## those that take long: builds, downloads, every kernel, cold boots, kills, and what needs the machine for itself
+	@$(PYTEST) $(TESTS) -m "long and not alone" $(SIDE_BY_SIDE) $(ARGS) || [ $$? -eq 5 ]
+	@$(PYTEST) $(TESTS) -m alone $(ARGS) || [ $$? -eq 5 ]
 
 .PHONY: check
 check: setup-check ## linters and unit tests; needs no Docker

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -157,6 +157,9 @@ class Capture:
     """A capture that runs, or has run. Made by :func:`capture`."""
 
     def __init__(self, process: Process, device: str, complaints: str, *, switch: str, sink: BinaryIO | None, settled_s: float) -> None:
+        # Until its filter is set a capture takes in everything: what is dropped of that may be much, and nobody wants it.
+        said, at_first = ask_counts(process)
+        self._dropped_at_first = at_first.dropped if at_first else 0
         self.device = device
         self._process = process
         self._switch = switch
@@ -164,7 +167,7 @@ class Capture:
         self._sink = sink
         self._memory = bytearray()
         self._failure: TestbedError | None = None
-        self._complaints = complaints
+        self._complaints = complaints + said
         self._ended = False
         self._reader = threading.Thread(target=self._collect, name=f"capture on {device}", daemon=True)
         self._reader.start()
@@ -214,6 +217,7 @@ class Capture:
         counts = parse_counts(self._complaints)
         if exit_code != 0 or counts is None:
             raise CommandFailed(self._process.argv, exit_code, self._complaints, where=self._switch)
+        counts = replace(counts, dropped=counts.dropped - self._dropped_at_first)
         refuse_drops(counts, self.device)
         return counts
 

@@ -1,11 +1,19 @@
-"""Every claim, on native hosts: the verdict that is known, and every number as predicted. `make experiments` has the other kinds."""
+"""Every claim, on native hosts: the verdict that is known, every number as predicted, and a report with the packets.
+
+`make experiments` has the other kinds.
+"""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 
 from testbed import experiment_find as finding
+from testbed.drawing import overlapping
 from testbed.experiment import Judgement, Record
+from testbed.experiment_report import ladder_of, report, watched
+from testbed.experiment_results import Saved
 
 REFUTED = {"A1", "A3", "A4", "C2", "C3", "D1", "D2", "D3", "E3"}
 
@@ -19,3 +27,14 @@ def test_a_claim_is_judged_as_it_is_known_to_be(on_native, name: str) -> None:  
     assert judgement.verdict.outcome == ("REFUTED" if experiment.id in REFUTED else "HOLDS"), judgement.verdict.reason
     assert [one for one in judgement.comparisons if not one.matches] == []
     assert judgement.passed
+    json.dumps(record.as_json())
+    html = report([Saved("r.json", record)], {name: experiment}, made="Now.")
+    assert ("Time runs down" in html) == (len(experiment.hosts) > 1)
+    if len(experiment.hosts) > 1:
+        found = watched(record)
+        assert found is not None
+        assert found[1].events
+        assert found[1].notes == ()
+        ladder = ladder_of(experiment, record)
+        assert ladder is not None
+        assert overlapping(ladder[1]) == []

@@ -1,19 +1,14 @@
-"""Records with packets, of real hosts: what was sent, what was lost, the states of both ends; and the report that is made of them."""
+"""Records with packets, of real hosts: what was sent, what was lost, the states of both ends."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from testbed import experiment_find as finding
 from testbed import experiment_run as running
-from testbed.drawing import overlapping
-from testbed.experiment import CellRun, Experiment, Record
-from testbed.experiment_report import ladder_of, report, watched
-from testbed.experiment_results import Saved
+from testbed.experiment import CellRun, Record
+from testbed.experiment_report import watched
 from testbed.ladder import states
 from testbed.traffic import Traffic
 
@@ -86,17 +81,3 @@ def test_a_provocation_that_breaks_has_its_packets_all_the_same(on_native) -> No
 def test_what_one_host_does_alone_has_no_packets(on_native) -> None:  # type: ignore[no-untyped-def]
     record, _ = on_native(ALL["A6"])
     assert watched(record) is None
-
-
-@pytest.mark.parametrize("id_", ["A5", "B2", "B4", "C1", "C2", "C5", "C6", "D2", "D4", "E1", "E2", "E3"])
-def test_a_report_of_a_run_has_its_packets(on_native, id_: str) -> None:  # type: ignore[no-untyped-def]
-    experiment: Experiment = ALL[id_]
-    record, _ = on_native(experiment)
-    json.dumps(record.as_json())
-    _, traffic = traffic_of(record)
-    assert traffic.events
-    found = ladder_of(experiment, record)
-    assert found is not None
-    assert overlapping(found[1]) == []
-    html = report([Saved("r.json", record)], {experiment.name: experiment}, made="Now.")
-    assert "Time runs down" in html

@@ -100,6 +100,7 @@ def test_over_ipv6_it_is_the_same(name: str) -> None:
     assert any(packet.ethertype == 0x86DD for packet in read_pcap(result.pcap_of(LITTLE)))
 
 
+@pytest.mark.long
 def test_big_endian_kernels_show_the_same(name: str) -> None:
     result = outcome(name, f"{SOURCES / 'client.c'} long", vm=True)
     assert sorted(result.hosts.values()) == ["native", "native", "vm", "vm"]

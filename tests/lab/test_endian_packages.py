@@ -13,6 +13,8 @@ from testbed.endian_report import verdict
 from testbed.endian_run import Outcome
 from tests.lab.support import run_testbed
 
+pytestmark = pytest.mark.long
+
 PROGRAMS = Path(__file__).parent / "endian"
 PCOM = "messages: [{over: tcp, fields: [{transaction: 2}, {mode: 1}, {reserved: 1}, {length: {width: 2, order: little}}]}]"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,19 +11,14 @@ from testbed.architecture import of_machine
 from testbed.engine import Engine
 from tests.lab.support import Labs, ids, run_testbed, started
 
+pytestmark = pytest.mark.long
+
 MAKING_S = 300  # three images, and a guest's snapshot, on a machine that has other things to do
 ALL_KINDS = """
 networks: {lan: }
 defaults: {packages: [iperf3], pip: [scapy==2.5.0]}
 hosts: {native: , emulated: {kind: emulated}, guest: {kind: vm}, plain: {packages: [], pip: []}}
 """
-
-
-@pytest.fixture
-def labs(engine: Engine, tmp_path: Path) -> Iterator[Labs]:
-    found = Labs(engine, tmp_path)
-    yield found
-    found.remove()
 
 
 @pytest.mark.timeout(2 * MAKING_S)

@@ -244,6 +244,7 @@ def test(lab, number):
     assert project.labs == set()
 
 
+@pytest.mark.long
 def test_the_lab_of_a_worker_that_crashes_does_not_outlive_the_run(project: Project) -> None:
     project.tests("def test_crashes(lab): os._exit(1)\ndef test_other(): pass")
     result = project.run("-p", "xdist", "-n", "2")
@@ -284,6 +285,7 @@ def test_what_a_killed_run_leaves_the_next_removes(project: Project) -> None:
     assert project.labs == set()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_at_any_moment_a_run_leaves_nothing_for_longer_than_the_next(project: Project) -> None:
     project.tests("def test_a(lab): pass\ndef test_b(lab): pass", topology="networks: {lan: }\nhosts: {client: }\n")

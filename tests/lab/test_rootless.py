@@ -175,6 +175,7 @@ images.build(Digests(), [architecture.of_machine(), architecture.EMULATED])
 """
 
 
+@pytest.mark.long
 def test_two_builds_give_the_same_bytes_with_root_and_without_together_and_alone(other: OtherUser) -> None:
     with ThreadPoolExecutor(2) as workers:
         ours = workers.submit(run_local, [sys.executable, "-c", DIGEST_TOGETHER], directory=CHECKOUT, timeout_s=LIMIT_S)
@@ -183,6 +184,7 @@ def test_two_builds_give_the_same_bytes_with_root_and_without_together_and_alone
     assert len(digest) == 2 * hashlib.sha256().digest_size + 1
 
 
+@pytest.mark.long
 def test_a_build_without_root_that_is_killed_leaves_nothing(other: OtherUser) -> None:
     before = sorted(other.home.iterdir())
     with subprocess.Popen(other.python("-c", BUILD), stdout=subprocess.PIPE, text=True, env=other.environment, cwd=other.home) as build:

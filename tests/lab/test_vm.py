@@ -107,10 +107,12 @@ def test_its_routes_lead_through_the_router(lab: Lab, vm: Host) -> None:
 
 
 def test_its_clock_is_the_machines(lab: Lab) -> None:
+    """It is told the time while it is restored, which takes its time on a busy machine; nobody sets it later."""
     for name in ("vm", "twin"):
+        (late_s,) = map(float, re.findall(r"restored, ([\d.]+) s", status(lab.name)[name]["state"]))
         before = time.time()
         there = float(text_of(lab.host(name), "date", "+%s.%N"))
-        assert before - 1 < there < time.time() + 1
+        assert before - 1 - late_s < there < time.time() + 1
 
 
 # Nobody else is

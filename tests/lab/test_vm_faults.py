@@ -31,13 +31,14 @@ PAIR = "networks:\n  lan:\nhosts:\n  other:\n  guest: {kind: vm, arch: s390x, ne
 AT_ONCE_S = 2.0  # a second, and what a machine that does other things as well may add
 
 
-@pytest.fixture
-def file(labs: Labs) -> Path:
-    return labs.file(PAIR)
+@pytest.fixture(scope="module")
+def file(module_labs: Labs) -> Path:
+    return module_labs.file(PAIR)
 
 
 @pytest.fixture
 def lab(labs: Labs, file: Path) -> Iterator[Lab]:
+    """The lab of these tests, mended of what the one before has broken."""
     run_testbed("up", file).check()
     with labs.lab(file) as there:
         yield there
@@ -198,6 +199,7 @@ def spoilt(engine: Engine, labs: Labs, monkeypatch: pytest.MonkeyPatch) -> Itera
         run_local(["docker", "image", "rm", one]).check()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "change"),
     [("state", half), ("state", zeros), ("state", of_another_machine), ("memory", half), ("memory", zeros)],
@@ -255,6 +257,7 @@ def plugged_in_backwards(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Ite
         engine.remove_image(reference)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)  # a snapshot is made
 @pytest.mark.usefixtures("plugged_in_backwards")
 def test_a_guests_devices_are_on_their_networks_in_whatever_order_its_kernel_finds_them(engine: Engine, labs: Labs) -> None:

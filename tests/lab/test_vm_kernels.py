@@ -9,6 +9,8 @@ import pytest
 from testbed.guest import KERNELS, MODELS
 from tests.lab.support import Labs, run_testbed, status
 
+pytestmark = pytest.mark.long
+
 BUILDING_S = 900  # the first time the kernel is fetched, and its guest booted and saved
 RELEASES = {"bookworm": r"6\.1\.", "bookworm-backports": r"6\.1[2-9]\.", "trixie": r"6\.12\."}
 BYTE_ORDER = {"s390x": "big", "amd64": "little"}

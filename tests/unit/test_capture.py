@@ -161,12 +161,23 @@ class FakeStream:
         return self._take(lambda: b"\n" in self.data, lambda: self.data.find(b"\n") + 1 or len(self.data))
 
 
+NOTHING = Counts(0, 0, 0)
+
+
 class FakeTcpdump:
-    """Answers every SIGUSR1 with the next of ``answers``, and ends at SIGINT with the last words ``end``."""
+    """Answers the first SIGUSR1 with ``at_first``, every other with the next of ``answers``; ends at SIGINT with the last words ``end``."""
 
     def __init__(
-        self, answers: list[Counts], end: Counts, *, pcap: bytes = b"pcap", says: str = LISTENING, exit_code: int | None = None
+        self,
+        answers: list[Counts],
+        end: Counts,
+        *,
+        at_first: Counts = NOTHING,
+        pcap: bytes = b"pcap",
+        says: str = LISTENING,
+        exit_code: int | None = None,
     ) -> None:
+        self.at_first: Counts | None = at_first
         self.argv = ("tcpdump",)
         self.answers = answers
         self.end = end
@@ -184,8 +195,9 @@ class FakeTcpdump:
         if self.exit_code is not None:
             return
         if number == signal.SIGUSR1:
-            one = self.answers[min(self.asked, len(self.answers) - 1)]
-            self.asked += 1
+            one = self.at_first or self.answers[min(self.asked, len(self.answers) - 1)]
+            self.asked += 0 if self.at_first else 1
+            self.at_first = None
             between, begin = ", ", "tcpdump: "
         else:
             one, between, begin = self.end, "\n", ""
@@ -245,7 +257,7 @@ def captured(tcpdump: FakeTcpdump, inside: Any = lambda _: None, *, device_is_th
 def test_it_ends_only_when_all_that_was_received_is_written() -> None:
     tcpdump = FakeTcpdump([Counts(1, 3, 0), Counts(2, 3, 0), Counts(3, 3, 0)], Counts(3, 3, 0))
     assert captured(tcpdump).pcap == b"pcap"
-    assert tcpdump.signals == [signal.SIGUSR1] * 3 + [signal.SIGINT]
+    assert tcpdump.signals == [signal.SIGUSR1] * 4 + [signal.SIGINT]  # the first for what came before it began
 
 
 def test_packets_from_before_the_filter_do_not_hold_it_for_ever() -> None:
@@ -257,6 +269,12 @@ def test_packets_from_before_the_filter_do_not_hold_it_for_ever() -> None:
 def test_dropped_packets_end_it_with_an_error() -> None:
     with pytest.raises(LabError, match="2 of 5 packets were dropped"):
         captured(FakeTcpdump([Counts(3, 5, 2)], Counts(3, 5, 2)))
+
+
+def test_what_was_dropped_before_the_filter_was_set_is_no_loss() -> None:
+    captured(FakeTcpdump([Counts(0, 670, 158)], Counts(0, 670, 158), at_first=Counts(0, 670, 158)))
+    with pytest.raises(LabError, match="1 of 671 packets were dropped"):
+        captured(FakeTcpdump([Counts(0, 671, 159)], Counts(0, 671, 159), at_first=Counts(0, 670, 158)))
 
 
 def test_a_capture_too_large_for_memory_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +329,7 @@ def test_an_error_inside_the_block_stays_what_it_is() -> None:
     tcpdump = FakeTcpdump([Counts(1, 2, 0)], Counts(1, 2, 0))
     with pytest.raises(ZeroDivisionError):
         captured(tcpdump, lambda _: 1 // 0)
-    assert tcpdump.signals == []
+    assert signal.SIGINT not in tcpdump.signals
 
 
 def test_a_capture_is_not_read_while_it_runs() -> None:
