@@ -11,7 +11,7 @@ from testbed.endian_judge import judge
 from testbed.endian_messages import Channel, Said, Turn
 from testbed.endian_runs import PAIRS, Ending, Judgement, Pair, Run, name_of
 
-RECORD = Path(__file__).parent / "records/endian-iperf3.json"
+RECORD = Path(__file__).parent / "endian/iperf3.json"
 CHANNELS = {
     "client tcp": Channel("client", "tcp", 1),
     "server tcp": Channel("server", "tcp", 1),
