@@ -75,3 +75,18 @@ def test_what_varies_in_the_good_runs_is_not_where_a_bad_one_parts_from_them() -
     assert parting(good, [asked(0xDE46), Turn("server", b"10.9.8.7")]) == ""
     other = Turn("client", b"??\x01\x20\0\x01\0\0 what is y.test?")
     assert "turn 1 is another from its byte 17 on: the client sends 79" in parting(good, [other])
+
+
+def test_what_ends_a_dialogue_that_broke_off_is_not_held_against_the_end_of_one_that_went_well() -> None:
+    """Both end with a number, of another meaning: the code of an error, and how many texts there were."""
+    numbers = iter(range(9, 10**6, 1234))
+
+    def talk(pair: Pair) -> Run:
+        well = pair[0] == pair[1]
+        length = (5).to_bytes(4, pair[0])
+        texts = b"text %d" % next(numbers) + (b" and all the others" if well else b"")
+        sent = length + texts + (b"\0\7" if well else b"\7\0")
+        return Run({"client": Ending(0 if well else 1), "server": Ending(0)}, Said({CHANNELS["client tcp"]: sent}, ()))
+
+    found = judge({pair: [talk(pair) for _ in range(3)] for pair in PAIRS}).findings
+    assert [one.difference and one.difference.place for one in found] == [Place(0, 4)]
