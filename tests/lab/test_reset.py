@@ -42,7 +42,7 @@ hosts:
 HAVOC = r"""
 mark=$1; shift
 setsid sleep 987654 >/dev/null 2>&1 </dev/null &
-(setsid sh -c 'trap "" TERM HUP INT; while :; do sleep 0.01; done' >/dev/null 2>&1 </dev/null &)
+(setsid sh -c 'trap "" TERM HUP INT; while :; do sleep 0.2; done' >/dev/null 2>&1 </dev/null &)
 sysctl -q net.core.somaxconn=99 net.ipv4.tcp_syncookies=0 net.ipv4.tcp_fin_timeout=7
 echo $mark > /srv/new; echo $mark > /srv/given; chmod 0777 /srv/given; echo $mark >> /etc/hosts; rm /etc/services
 mkdir -p /root/$mark/deep; ln -s /etc /root/$mark/link; echo $mark > /dev/shm/$mark; echo $mark > /tmp/$mark
