@@ -29,11 +29,12 @@ WIDTH = 110
 class Options(TypedDict, total=False):
     """What is to be run.
 
-    ``server`` and ``client`` are C files and arguments, or a command, as for a shell; the server is reached by the name `server`. In their
-    place a ``script`` runs alone, with nobody to answer. ``files`` are put where they run, ``cflags`` are for the compiler, ``packages`` of
-    Debian and those of ``pip`` are on both hosts. With ``vm`` the big-endian hosts have kernels of their own, with ``ipv6`` names lead to
-    IPv6 addresses. Each pair runs ``repeat`` times, at least twice, for ``timeout_s`` seconds at most. ``fields`` is a file that describes
-    messages; or ``dissect`` is a protocol whose fields Wireshark knows.
+    ``server`` and ``client`` are C files and arguments, or a command, as for a shell; the server is reached by the name `server`. In
+    their place a ``script`` runs alone, with nobody to answer. ``files`` are put where they run, ``cflags`` are for the compiler,
+    ``packages`` of Debian and those of ``pip`` are on both hosts. The client, or the script, reads the file ``input`` as its standard
+    input. With ``vm`` the big-endian hosts have kernels of their own, with ``ipv6`` names lead to IPv6 addresses. Each pair runs
+    ``repeat`` times, at least twice, for ``timeout_s`` seconds at most. ``fields`` is a file that describes messages; or ``dissect`` is a
+    protocol whose fields Wireshark knows.
     """
 
     server: str
@@ -43,6 +44,7 @@ class Options(TypedDict, total=False):
     cflags: str
     packages: Sequence[str]
     pip: Sequence[str]
+    input: Path | str | None
     vm: bool
     ipv6: bool
     repeat: int
@@ -62,6 +64,7 @@ def plan(**options: Unpack[Options]) -> Plan:
         raise InputError(f"--cflags '{cflags}': {error}", hint="quote it as for a shell") from None
     programs, own_files = _programs(options)
     fields, protocol = options.get("fields"), options.get("dissect", "")
+    given = options.get("input")
     if fields is not None and protocol:
         raise InputError("names of fields come from a description or from a dissector", hint="--fields or --dissect")
     if not re.fullmatch(r"([A-Za-z0-9_.-]+)?", protocol):
@@ -76,6 +79,7 @@ def plan(**options: Unpack[Options]) -> Plan:
         timeout_s=options.get("timeout_s", TIMEOUT_S),
         packages=read_packages(list(options.get("packages", ()))),
         pip=read_requirements(list(options.get("pip", ()))),
+        input=None if given is None else Path(given),
         names=NAMELESS if fields is None else load(Path(fields)),
         protocol=protocol,
     )

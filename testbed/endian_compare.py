@@ -14,6 +14,8 @@ from testbed.endian_words import WIDTHS, Difference, Place, Stretch, explain, le
 
 CALM = 8  # bytes in a row that are the same in all runs, so that runs of different length count as still in step
 ANCHOR = 4  # bytes in a row that are the same in all runs, wherever they are: so many are no chance
+NEIGHBOURS = 3  # letters on each side of a word that is in a text
+MORE_MOST = 64  # bytes that one host may have more of inside a stretch
 SHIFT_MOST = 3  # by so many bytes a stretch may begin later on one host, where what varies before it ends in the same way by chance
 ALIGNED_MOST = 2048  # bytes of a message in which anchors are looked for, which may take the square of that
 
@@ -33,10 +35,15 @@ class Comparison:
     size: int
 
 
-def compare(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
-    """Compare a message of the little-endian host (once for each run) with the same message of the big-endian one; neither is empty."""
+def compare(little: Sequence[bytes], big: Sequence[bytes], *, broken_off: bool = False) -> Comparison:
+    """Compare a message of the little-endian host (once for each run) with the same message of the big-endian one; neither is empty.
+
+    ``broken_off``: on one of them the dialogue went wrong, so where their lengths differ only what they begin with is the same message."""
     sizes = {len(one) for one in (*little, *big)}
-    return _in_step(little, big) if len(sizes) == 1 else _out_of_step(little, big)
+    if len(sizes) == 1:
+        return _in_step(little, big)
+    out_of_step = _from_both_ends(little, big, tails=False) if broken_off else _out_of_step(little, big)
+    return _without_chance(out_of_step, little[0], big[0])
 
 
 def _in_step(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
@@ -46,6 +53,28 @@ def _in_step(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
 
 
 # Messages of different lengths
+
+
+def _without_chance(found: Comparison, little: bytes, big: bytes) -> Comparison:
+    """Without letters that are backwards within a text: where messages are out of step, one text may stand beside another, and two
+    neighbours in it are easily turned round by chance."""
+
+    def is_chance(one: Difference) -> bool:
+        inside = one.kind == "reversed" and one.place.width < ANCHOR
+        return inside and _in_text(little, one.place) and _in_text(big, Place(one.big_offset, one.place.width))
+
+    chance = [one.place for one in found.differences if is_chance(one)]
+    if not chance:
+        return found
+    aside = {at for place in (*found.set_aside, *chance) for at in range(place.offset, place.end)}
+    left = tuple(one for one in found.differences if one.place not in chance)
+    return replace(found, differences=left, set_aside=tuple(places(aside)), compared=found.compared - sum(one.width for one in chance))
+
+
+def _in_text(message: bytes, place: Place) -> bool:
+    """Whether a word and its neighbours on both sides are to be read."""
+    around = message[max(place.offset - NEIGHBOURS, 0) : place.end + NEIGHBOURS]
+    return len(around) == place.width + 2 * NEIGHBOURS and all(0x20 <= one < 0x7F for one in around)
 
 
 def _out_of_step(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
@@ -77,12 +106,13 @@ def _longer(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
     return Comparison((*front, middle, *back), tuple(places(aside | aside_back)), (*blind, *blind_back), compared, size)
 
 
-def _from_both_ends(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
-    """The length varies from run to run: from both ends, as far as the runs are in step. What lies between is set aside."""
+def _from_both_ends(little: Sequence[bytes], big: Sequence[bytes], *, tails: bool = True) -> Comparison:
+    """The length varies from run to run: from both ends, as far as the runs are in step. What lies between is set aside. Without
+    ``tails``, from the beginning only."""
     size = len(little[0])
     head = min(_steps(little), _steps(big))
     least = min(len(one) for one in (*little, *big))
-    tail = min(_steps([one[::-1] for one in little]), _steps([one[::-1] for one in big]), least - head)
+    tail = min(_steps([one[::-1] for one in little]), _steps([one[::-1] for one in big]), least - head) if tails else 0
     front, aside, blind = _head(little, big, head, ragged=True)
     back, aside_back, blind_back = _tail(little, big, tail, ragged=True)
     varying = {*aside, *aside_back, *range(head, size - tail)}
@@ -147,6 +177,7 @@ def _between_gaps(little: bytes, big: bytes, of_little: Sequence[Place], of_big:
     compared: set[int] = set()
     for here, there in zip(of_little, of_big, strict=True):
         tried = [_overlap(little, big, begins, (here.end, there.end)) for begins in _beginnings(here, there, len(little), len(big))]
+        tried += _with_more_inside(little, big, here, there)
         found, aside, more_blind, covered = min(tried, key=lambda one: _unlikelihood(one[0], one[3]))
         differences += found
         blind += more_blind
@@ -167,6 +198,21 @@ def _overlap(little: bytes, big: bytes, begins: tuple[int, int], ends: tuple[int
     return (*_moved(found, begin, other), set(range(begin, begin + size)))
 
 
+def _with_more_inside(little: bytes, big: bytes, here: Place, there: Place) -> list[_Overlap]:
+    """Two stretches that are the same but for some bytes inside that only one of them has. Where they begin and end is by chance."""
+    for begin, other in [(shift, 0) for shift in range(SHIFT_MOST + 1)] + [(0, shift) for shift in range(1, SHIFT_MOST + 1)]:
+        first, second = little[here.offset + begin : here.end], big[there.offset + other : there.end]
+        least = min(len(first), len(second))
+        head = next((at for at in range(least) if first[at] != second[at]), least)
+        for more, of_big in [gap for width in range(1, MORE_MOST + 1) for gap in ((width, 0), (0, width))]:
+            rest = min(len(first) - more, len(second) - of_big) - head
+            if min(head, rest) >= CALM and first[head + more :][:rest] == second[head + of_big :][:rest]:
+                place = Place(here.offset + begin + head, more)
+                found = Difference("length", place, there.offset + other + head, first[head : head + more], second[head : head + of_big])
+                return [([found], set(), [], set(range(here.offset + begin, place.end + rest)))]
+    return []
+
+
 def _beginnings(here: Place, there: Place, size: int, other: int) -> list[tuple[int, int]]:
     """Where two stretches may begin: what varies before or after them may begin or end in the same way by chance, and so belong to one of
     them. Not so at the beginning and the end of the messages."""
@@ -183,7 +229,7 @@ def _beginnings(here: Place, there: Place, size: int, other: int) -> list[tuple[
 
 def _unlikelihood(found: Sequence[Difference], covered: set[int]) -> tuple[int, int]:
     """The fewer bytes remain unexplained the likelier; then the more that are compared."""
-    return sum(one.place.width for one in found if one.kind != "reversed"), -len(covered)
+    return sum(max(len(one.little), len(one.big)) for one in found if one.kind != "reversed"), -len(covered)
 
 
 def _steps(runs: Sequence[bytes]) -> int:

@@ -13,7 +13,7 @@ from typing import Literal
 from testbed.architecture import ByteOrder
 from testbed.endian_fields import Named, in_words
 from testbed.endian_messages import Channel, Turn
-from testbed.endian_words import WIDTHS, Difference, Place
+from testbed.endian_words import WIDTHS, Difference, Place, learned
 
 SHOWN = 16  # bytes in a line of words
 CONVERSIONS = {2: "htons()", 4: "htonl()", 8: "htobe64()"}
@@ -44,7 +44,7 @@ def _explanation(one: Difference, message: bytes, of_big: bytes, channel: Channe
     )
     size = "1 byte" if width == 1 else f"{width} bytes"
     if one.kind == "reversed":
-        return f"{at}, {size}, sent in host order: {both}", tuple(_about_a_word(one, message, order))
+        return f"{at}, {size}, sent in host order: {both}", tuple(_about_a_word(one, message, of_big, order))
     if one.kind == "bit fields":
         widths = ", ".join(map(str, one.bit_widths))
         return f"{at}, {size}, looks like bit fields: {both}", (
@@ -54,9 +54,10 @@ def _explanation(one: Difference, message: bytes, of_big: bytes, channel: Channe
         )
     if one.kind == "length":
         return f"{at}: {len(one.little)} bytes of the little-endian host stand where the big-endian one sends {len(one.big)}", (both,)
+    differ = f"{size} differ{'s' if width == 1 else ''}"
     if checksum := _about_a_checksum(one, message, of_big):
-        return f"{at}, {size} differ: {both}", (checksum,)
-    return f"{at}, {size} differ: {both}", (
+        return f"{at}, {differ}: {both}", (checksum,)
+    return f"{at}, {differ}: {both}", (
         "this is no word backwards: perhaps padding that was never written, a checksum of other bytes, or something that is the host's own",
     )
 
@@ -97,7 +98,7 @@ def _about_a_port(one: Difference, channel: Channel) -> tuple[str, tuple[str, ..
     return title, ("the two are not each other's bytes reversed",)
 
 
-def _about_a_word(one: Difference, little: bytes, order: ByteOrder | None) -> Iterator[str]:
+def _about_a_word(one: Difference, little: bytes, big: bytes, order: ByteOrder | None) -> Iterator[str]:
     width = one.place.width
     value = int.from_bytes(one.little, "little")
     if one.varies:
@@ -105,9 +106,9 @@ def _about_a_word(one: Difference, little: bytes, order: ByteOrder | None) -> It
     else:
         yield f"as the hosts have it in memory, it is {value} (0x{value:0{2 * width}x}){_other_readings(one)} on both"
     if order is None:
-        yield from _which_side_is_right(one, little)
+        yield from _which_side_is_right(one, little, big)
     else:
-        right = CONVERSIONS[width] if order == "big" else f"htole{8 * width}()"
+        right = _conversion(width, order)
         yield f"it is described as {order}-endian: the {order}-endian side is right, and {right} is right on both"
     if one.others:
         others = " or ".join(f"{place.width} bytes at offset {place.offset}" for place in one.others[:4])
@@ -126,7 +127,7 @@ def _other_readings(one: Difference) -> str:
     return "".join(readings)
 
 
-def _which_side_is_right(one: Difference, little: bytes) -> Iterator[str]:
+def _which_side_is_right(one: Difference, little: bytes, big: bytes) -> Iterator[str]:
     width = one.place.width
     as_kept, turned = (int.from_bytes(one.little, order) for order in _ORDERS)
     lengths = _lengths(one.place, little)
@@ -136,14 +137,21 @@ def _which_side_is_right(one: Difference, little: bytes) -> Iterator[str]:
         return
     if as_kept in lengths:
         yield f"{as_kept} is {lengths[as_kept]}"
-    other = _protocol_order(one.place, little)
-    to_little = f"htole{8 * width}()"
+    other = _protocol_order(one.place, little, big)
+    to_little = _conversion(width, "little")
     if other == "little":
         yield "other lengths in the message are little-endian on both hosts"
         yield f"if this one is to be so too, the little-endian side is right, and {to_little} is right on both"
         return
     unless = f" (unless the protocol is little-endian here: then the little-endian side is, and {to_little})" if other is None else ""
-    yield f"in network order the big-endian side is right, and {CONVERSIONS[width]} is right on both{unless}"
+    yield f"in network order the big-endian side is right, and {_conversion(width, 'big')} is right on both{unless}"
+
+
+def _conversion(width: int, order: ByteOrder) -> str:
+    """What puts a number of so many bytes into an order on every host."""
+    if width not in CONVERSIONS:
+        return "putting its bytes one by one, the highest first," if order == "big" else "putting its bytes one by one, the lowest first,"
+    return CONVERSIONS[width] if order == "big" else f"htole{8 * width}()"
 
 
 _ORDERS: tuple[Literal["little"], Literal["big"]] = ("little", "big")
@@ -158,14 +166,15 @@ def _lengths(place: Place, message: bytes) -> dict[int, str]:
     }
 
 
-def _protocol_order(place: Place, message: bytes) -> Literal["little", "big"] | None:
-    """The byte order of other fields of a message, out of those that are a right length in one order only; None when there are none."""
+def _protocol_order(place: Place, message: bytes, of_big: bytes) -> Literal["little", "big"] | None:
+    """The byte order of other fields of a message that are the same on both hosts, out of those that are a right length in one order only;
+    None when there are none."""
     counts = dict.fromkeys(_ORDERS, 0)
     for width in WIDTHS[:2]:
         for offset in range(len(message) - width + 1):
             other = Place(offset, width)
             word = message[offset : other.end]
-            if other.overlaps(place) or word == word[::-1]:
+            if other.overlaps(place) or word == word[::-1] or of_big[offset : other.end] != word:
                 continue
             lengths = _lengths(other, message)
             for order in _ORDERS:
@@ -178,16 +187,19 @@ def _protocol_order(place: Place, message: bytes) -> Literal["little", "big"] | 
 # Dialogues and outputs
 
 
-def parting(good: Sequence[Turn], bad: Sequence[Turn]) -> str:
-    """Where a dialogue parts from one that went well, in words; empty when it does not."""
+def parting(good: Sequence[Sequence[Turn]], bad: Sequence[Turn]) -> str:
+    """Where a dialogue parts from those that went well, in words; empty when it does not. What is not always the same in these counts as
+    the same."""
     before = 0
-    for number, (one, other) in enumerate(zip_longest(good, bad), 1):
-        if one == other:
-            before += len(one.data) if one else 0
+    for number, (one, other) in enumerate(zip_longest(good[0], bad), 1):
+        known = [turns[number - 1] for turns in good if number <= len(turns)]
+        if one == other or (other and any(_alike(other, one, known) for one in known)):
+            before += len(other.data) if other else 0
             continue
         if one and other and one.role == other.role and one.data and other.data:
             least = min(len(one.data), len(other.data))
-            same = next((at for at in range(least) if one.data[at] != other.data[at]), least)
+            varies = learned([turn.data for turn in known]).varying
+            same = next((at for at in range(least) if at not in varies and one.data[at] != other.data[at]), least)
             if same == len(other.data):
                 return f"after {before + same} bytes that are the same, the {one.role} stops, and does not send {len(one.data) - same} more"
             return (
@@ -196,6 +208,15 @@ def parting(good: Sequence[Turn], bad: Sequence[Turn]) -> str:
             )
         return f"after {before} bytes that are the same, {_turn(other)}, where {_turn(one)}"
     return ""
+
+
+def _alike(turn: Turn, one: Turn, known: Sequence[Turn]) -> bool:
+    """Whether a turn is as one of those that are known, but for what differs between these."""
+    if (turn.role, turn.end, len(turn.data)) != (one.role, one.end, len(one.data)):
+        return False
+    same_length = [other.data for other in known if len(other.data) == len(one.data)]
+    varies = learned(same_length).varying
+    return all(at in varies or byte == one.data[at] for at, byte in enumerate(turn.data))
 
 
 def _turn(turn: Turn | None) -> str:

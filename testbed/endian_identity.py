@@ -8,8 +8,8 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from testbed.architecture import ByteOrder
-from testbed.endian_judge import Pair, Run
 from testbed.endian_messages import ROLES, Role, Turn
+from testbed.endian_runs import Pair, Run
 from testbed.network import Address, mac_of
 
 

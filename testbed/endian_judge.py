@@ -7,125 +7,43 @@ the two pairs of one byte order (there also programs that forget everything unde
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 
 from testbed.architecture import ByteOrder
 from testbed.endian_compare import Comparison, Difference, Place, compare
 from testbed.endian_explain import explanation, hexadecimal, parting, reversed_numbers
-from testbed.endian_fields import Description, Named, Names
-from testbed.endian_messages import ROLES, Channel, Role, Said
-
-Pair = tuple[ByteOrder, ByteOrder]
-"""The byte orders of the client's and the server's host."""
-LITTLE: Pair = ("little", "little")
-BIG: Pair = ("big", "big")
-PAIRS: tuple[Pair, ...] = (LITTLE, ("little", "big"), ("big", "little"), BIG)
+from testbed.endian_fields import Description, Named, Names, in_words
+from testbed.endian_messages import ROLES, Channel, Role
+from testbed.endian_messages import in_words as messages_in_words
+from testbed.endian_runs import BIG, LITTLE, PAIRS, Finding, Judgement, Pair, Run, Runs, name_of
 
 COMPARED_MOST = 1 << 16  # bytes of a message
 NAMELESS = Description()
+# QEMU's user mode passes system calls on to a little-endian kernel, and knows not all of them: TCP_CONGESTION, netlink, IP_PKTINFO, ...
+OF_THE_EMULATION = "an emulated host does not get all of a kernel's answers right; whether it is that, --vm shows"
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a program ended. ``exit_code`` is None when it did not by itself; ``stopped``: it was no longer needed, as a server that serves
-    on and on, or ``waited`` in vain for an answer, which nobody was to give. ``problem`` is empty when it could be run and ended in
-    time."""
-
-    exit_code: int | None
-    stopped: bool = False
-    waited: bool = False
-    problem: str = ""
-    stdout: str = ""
-    stderr: str = ""
-
-    @property
-    def well(self) -> bool:
-        return not self.problem and (self.stopped or self.exit_code == 0)
-
-    @property
-    def words(self) -> str:
-        if self.problem:
-            return self.problem
-        if self.stopped:
-            return "waited for an answer" if self.waited else "serves on"
-        if self.exit_code is not None and self.exit_code > 128:
-            return f"died of signal {self.exit_code - 128}"
-        return f"exit code {self.exit_code}"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a pair: how its programs ended, and what was said."""
-
-    endings: Mapping[Role, Ending]
-    said: Said
-
-    @property
-    def well(self) -> bool:
-        return all(one.well for one in self.endings.values())
-
-
-Runs = Mapping[Pair, Sequence[Run]]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not the same on both byte orders. ``title`` says it in a line, ``details`` explain, ``pairs`` show it.
-
-    One about bytes has the ``channel``, the ``difference``, and the whole message from both hosts, of their first runs.
-    """
-
-    title: str
-    details: tuple[str, ...]
-    pairs: tuple[Pair, ...]
-    role: Role | None = None
-    channel: Channel | None = None
-    difference: Difference | None = None
-    little: bytes = b""
-    big: bytes = b""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """``consequences`` are differences that may follow from the findings. ``inconclusive``: about what nothing can be said, and how to
-    learn more. ``failed`` is why the program does not work at all, not even between hosts of one byte order; ``sent`` counts bytes
-    of data."""
-
-    findings: tuple[Finding, ...]
-    consequences: tuple[str, ...]
-    inconclusive: tuple[str, ...]
-    sent: int
-    compared: int
-    set_aside: int
-    failed: str = ""
-
-
-def name_of(pair: Pair) -> str:
-    """As it is shown."""
-    return f"{pair[0]} to {pair[1]}"
-
-
-def alone(little: Sequence[Run], big: Sequence[Run]) -> dict[Pair, Sequence[Run]]:
-    """The runs of a client that nobody answers, as pairs: the server's byte order makes no difference."""
-    return {pair: little if pair[0] == "little" else big for pair in PAIRS}
-
-
-def judge(runs: Runs, names: Names = NAMELESS) -> Judgement:
+def judge(runs: Runs, names: Names = NAMELESS, *, emulated: bool = False) -> Judgement:
     """Findings out of the runs of all four pairs, one run of each at least; of a client alone, see :func:`alone`. ``names`` know the fields
-    of messages."""
+    of messages. ``emulated``: the big-endian hosts have no kernel of their own."""
     comparisons = {role: _comparisons(runs, role) for role in ROLES}
     strong = [one for role in ROLES for one in _reversed(runs, comparisons[role], role, names)]
     consequences: list[str] = []
-    weak = [one for role in ROLES for one in _otherwise(runs, role, names, sure=not strong)]
+    likewise: list[_Said] = []
+    weak = [one for role in ROLES for one in _otherwise(runs, role, names, sure=not strong, emulated=emulated)]
     findings = list(strong)
     for one in weak:
         assert one.difference is not None
+        if any(
+            one.channel == other.channel and other.difference and one.difference.place.overlaps(other.difference.place) for other in strong
+        ):
+            continue
         if not strong or one.difference.kind == "bit fields":
             findings.append(one)
         else:
-            consequences.append(f"{one.role}, {one.channel}: {one.title}; {one.details[0]}")
-    outcomes = [*_outcomes(runs), *_outputs(runs, strong=bool(findings))]
+            likewise.append((one.channel, f"{one.title}; {one.details[0]}"))
+    outcomes = [*_outcomes(runs, emulated=emulated), *_outputs(runs, strong=bool(findings))]
     unsure: list[str] = []
     if not findings and not outcomes:
         for role in ROLES:
@@ -133,7 +51,8 @@ def judge(runs: Runs, names: Names = NAMELESS) -> Judgement:
             outcomes += silent
             unsure += only
     if findings:
-        consequences = [f"{one.title}" + (f": {one.details[0]}" if one.details else "") for one in outcomes if not one.role] + consequences
+        consequences = [f"{one.title}" + (f": {one.details[0]}" if one.details else "") for one in outcomes if not one.role]
+        consequences += _together(likewise)
         findings += [one for one in outcomes if one.role]
     else:
         findings = outcomes
@@ -158,6 +77,18 @@ def judge(runs: Runs, names: Names = NAMELESS) -> Judgement:
 
 # Bytes
 
+_Said = tuple[Channel | None, str]
+
+
+def _together(lines: Iterable[_Said]) -> Iterable[str]:
+    """What is said of several messages alike, once."""
+    channels: dict[tuple[Role, str, str], list[Channel]] = {}
+    for channel, text in lines:
+        if channel:
+            channels.setdefault((channel.role, channel.what, text), []).append(channel)
+    return [f"{role}, {messages_in_words(of)}: {text}" for (role, _, text), of in channels.items()]
+
+
 _Comparisons = Mapping[tuple[Pair, Pair], Mapping[Channel, Comparison]]
 
 
@@ -169,7 +100,10 @@ def _comparisons(runs: Runs, role: Role) -> _Comparisons:
     """Of a role on both byte orders: with the same peer, then between pairs of one byte order."""
     sides = [(_pair(role, "little", peer), _pair(role, "big", peer)) for peer in ("little", "big")]
     return {
-        (first, second): {channel: compare(*messages) for channel, messages in _in_both(runs[first], runs[second], role).items()}
+        (first, second): {
+            channel: compare(*messages, broken_off=channel.what == "tcp" and _well(runs[first]) != _well(runs[second]))
+            for channel, messages in _in_both(runs[first], runs[second], role).items()
+        }
         for first, second in (*sides, (LITTLE, BIG))
     }
 
@@ -202,7 +136,8 @@ def _reversed(runs: Runs, comparisons: _Comparisons, role: Role, names: Names) -
                     found[key] = replace(found[key], pairs=tuple(dict.fromkeys((*found[key].pairs, first, second))))
                 elif (first, second) != (LITTLE, BIG) or not _same_with_the_same_peer(comparisons, channel, one.place):
                     title, details = explanation(one, messages[0], messages[1], channel, fields)
-                    found[key] = Finding(title, details, (first, second), role, channel, one, messages[0], messages[1])
+                    field = in_words(fields, one.place)
+                    found[key] = Finding(title, details, (first, second), role, channel, one, messages[0], messages[1], field)
     return sorted(found.values(), key=lambda one: (one.channel, one.difference.place.offset) if one.channel and one.difference else ())
 
 
@@ -240,7 +175,7 @@ def _same_with_the_same_peer(comparisons: _Comparisons, channel: Channel, place:
     return False
 
 
-def _otherwise(runs: Runs, role: Role, names: Names, *, sure: bool) -> list[Finding]:
+def _otherwise(runs: Runs, role: Role, names: Names, *, sure: bool, emulated: bool) -> list[Finding]:
     """Other differences of a role. Where the pairs understand each other, out of all its runs, so that what varies is known better."""
     peers: tuple[ByteOrder, ...] = ("little", "big")
     little, big = ([run for peer in peers for run in runs[_pair(role, own, peer)] if run.well] for own in peers)
@@ -253,14 +188,18 @@ def _otherwise(runs: Runs, role: Role, names: Names, *, sure: bool) -> list[Find
                 continue
             fields = names.of(channel, messages[0][0], messages[1][0])
             title, details = explanation(one, messages[0][0], messages[1][0], channel, fields)
-            found.append(Finding(title, details, (LITTLE, BIG), role, channel, one, messages[0][0], messages[1][0]))
+            if emulated and one.kind != "bit fields":
+                details = (*details, OF_THE_EMULATION)
+            field = in_words(fields, one.place)
+            found.append(Finding(title, details, (LITTLE, BIG), role, channel, one, messages[0][0], messages[1][0], field))
     return found
 
 
 def _only_one_sends(runs: Runs, role: Role) -> tuple[list[Finding], list[str]]:
     """Messages that a role sends in every run on one byte order, and in none on the other: a finding where the other sends nothing at all;
     else perhaps one host is merely slower."""
-    findings, unsure = [], []
+    findings: list[Finding] = []
+    unsure: list[str] = []
     for own, other in ((LITTLE, BIG), (BIG, LITTLE)):
         always = set.intersection(*(_data_of(run, role) for run in runs[own]))
         ever = set.union(*(_data_of(run, role) for run in runs[other]))
@@ -269,9 +208,8 @@ def _only_one_sends(runs: Runs, role: Role) -> tuple[list[Finding], list[str]]:
             details = tuple(f"{channel}: {hexadecimal(_cut(runs[own][0], channel))}" for channel in only[:4])
             findings.append(Finding(f"the {role} sends nothing on a {other[0]}-endian host", details, (own, other), role))
         else:
-            unsure += [
-                f"{role}, {channel}: only the {own[0]}-endian host sends it: {hexadecimal(_cut(runs[own][0], channel))}" for channel in only
-            ]
+            said = ((channel, f"only the {own[0]}-endian host sends it: {hexadecimal(_cut(runs[own][0], channel))}") for channel in only)
+            unsure += _together(said)
     return findings, unsure
 
 
@@ -286,7 +224,7 @@ def _well(runs: Sequence[Run]) -> bool:
     return all(run.well for run in runs)
 
 
-def _outcomes(runs: Runs) -> list[Finding]:
+def _outcomes(runs: Runs, *, emulated: bool) -> list[Finding]:
     """Pairs that fail while a pair of one byte order does not."""
     bad = tuple(pair for pair in PAIRS if not _well(runs[pair]))
     good = next((pair for pair in (LITTLE, BIG) if pair not in bad), None)
@@ -306,8 +244,11 @@ def _outcomes(runs: Runs) -> list[Finding]:
         run = next(run for run in runs[pair] if not run.well)
         words = "; ".join(f"the {role}: {ending.words}" for role, ending in run.endings.items() if not ending.well)
         details.append(f"{name_of(pair)}: {words}")
-        if where := parting(runs[good][0].said.turns, run.said.turns):
+        if where := parting([one.said.turns for one in runs[good]], run.said.turns):
             details.append(f"{name_of(pair)}, against {name_of(good)}: {where}")
+        details += [f"the {role} wrote: {line}" for role, ending in run.endings.items() if not ending.well and (line := ending.last_line)]
+    if emulated and BIG in bad and LITTLE not in bad:
+        details.append(OF_THE_EMULATION)
     return [Finding(title, tuple(details), bad)]
 
 
@@ -355,6 +296,14 @@ def _why_it_fails(runs: Runs) -> str:
 
 
 def _inconclusive(runs: Runs, comparisons: Mapping[Role, _Comparisons]) -> Iterable[str]:
+    yield from _together(_of_messages(runs, comparisons))
+    for pair in PAIRS:
+        for run in runs[pair]:
+            for part in run.said.partial:
+                yield f"{name_of(pair)}: the capture has only a part of {part}"
+
+
+def _of_messages(runs: Runs, comparisons: Mapping[Role, _Comparisons]) -> Iterable[_Said]:
     for role in ROLES:
         for channel, comparison in comparisons[role][LITTLE, BIG].items():
             if channel.is_port:
@@ -363,17 +312,16 @@ def _inconclusive(runs: Runs, comparisons: Mapping[Role, _Comparisons]) -> Itera
             if blind:
                 where = ", ".join(f"{place.offset}-{place.end - 1}" for place in blind[:6]) + (", ..." if len(blind) > 6 else "")
                 yield (
-                    f"{role}, {channel}: the bytes at {where} are the same backwards, so of a number there the order cannot be told; "
-                    "let the program send numbers of different bytes, such as 0x0102"
+                    channel,
+                    (
+                        f"the bytes at {where} are the same backwards, so of a number there the order cannot be told; "
+                        "let the program send numbers of different bytes, such as 0x0102"
+                    ),
                 )
             if comparison.set_aside and not comparison.compared and not comparison.differences:
-                yield f"{role}, {channel}: all of it differs from run to run, so nothing could be compared"
+                yield channel, "all of it differs from run to run, so nothing could be compared"
             if any(len(run.said.messages[channel]) > COMPARED_MOST for run in (*runs[LITTLE], *runs[BIG])):
-                yield f"{role}, {channel}: only its first {COMPARED_MOST} bytes were compared"
-    for pair in PAIRS:
-        for run in runs[pair]:
-            for part in run.said.partial:
-                yield f"{name_of(pair)}: the capture has only a part of {part}"
+                yield channel, f"only its first {COMPARED_MOST} bytes were compared"
 
 
 def telling_nothing(message: bytes, comparison: Comparison) -> list[Place]:

@@ -13,6 +13,7 @@ from testbed.wire import ACK, FIN, RST, SYN, Conversation, Segment, bare, conver
 
 Role = Literal["client", "server"]
 ROLES: tuple[Role, Role] = ("client", "server")
+NAMED_MOST = 4
 MULTICAST_DNS = 5353  # what a host's own resolver may send
 NOT_A_PROGRAMS = (0x0800, 0x86DD, 0x0806)  # frames that are IP packets, or a kernel's question for an address
 
@@ -41,6 +42,22 @@ class Channel:
             "port to": "the port that it connects to" + (f", the {self.number}. time" if self.number > 1 else ""),
             "port of": "the port that it listens on" + (f", socket {self.number}" if self.number > 1 else ""),
         }[self.what]
+
+
+def in_words(channels: Sequence[Channel]) -> str:
+    """Messages together, such as `UDP datagrams 2 to 51`."""
+    names = list(dict.fromkeys(str(one) for one in channels))
+    last = [one.rsplit(" ", 1) for one in names]
+    if len(names) == 1 or len({kind for kind, _ in last}) > 1 or not all(number.isdecimal() for _, number in last):
+        return ", ".join(names[:NAMED_MOST]) + (f" and {len(names) - NAMED_MOST} more" if len(names) > NAMED_MOST else "")
+    ranges: list[list[int]] = []
+    for number in sorted(int(number) for _, number in last):
+        if ranges and ranges[-1][-1] == number - 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    shown = [f"{one[0]} to {one[-1]}" if len(one) > 2 else ", ".join(map(str, one)) for one in ranges]
+    return f"{last[0][0]}s {', '.join(shown)}"
 
 
 @dataclass(frozen=True)

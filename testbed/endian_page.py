@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
-from testbed.endian_judge import Finding
+from testbed.endian_groups import grouped
 from testbed.endian_report import BYTES_IN_ROW, Cell, cells, rows_of, seen_in, sides, summary, verdict, who
 from testbed.endian_run import Outcome
+from testbed.endian_runs import Finding
 
 STYLE = """
 :root { color-scheme: light dark; --wrong: #b3261e; --good: #1a6e35; --quiet: #5f6368; --line: #c8c8c8; --mark: #fbe0dd; }
@@ -37,7 +38,15 @@ ul { padding-left: 1.25rem; margin: .25rem 0; }
   .bytes { font-size: 9.5px; } .bytes td { padding: 0 .18em; } .bytes .offset { padding-right: .4em; } .bytes .text { padding-left: .4em; }
   .pairs { font-size: 12px; } .pairs th, .pairs td { padding-right: .4rem; }
 }
-@media print { body { max-width: none; padding: 0; } .sides { grid-template-columns: 1fr 1fr; } .bytes { font-size: 8px; } }
+/* On paper: black on white whatever the screen has, one host's bytes under the other's, so that a row is 12 cm wide. Backgrounds are
+   not printed as a rule: a marked byte is bold and in a box. */
+@media print {
+  :root { color-scheme: light; --wrong: #000; --good: #000; --quiet: #444; --line: #888; --mark: transparent; }
+  body { max-width: none; padding: 0; font-size: 10pt; color: #000; background: none; }
+  .scroll { overflow: visible; } .sides { grid-template-columns: 1fr; } .bytes { font-size: 8.5pt; }
+  .bytes .text mark { outline: none; text-decoration: underline; }
+  figure, tr { break-inside: avoid; } h2, figcaption { break-after: avoid; } .pairs .wrong { font-weight: bold; }
+}
 """
 
 
@@ -53,7 +62,7 @@ def page(outcome: Outcome) -> str:
         "<h1>Is it the same on both byte orders?</h1>",
         f'<p class="verdict {"good" if what == "NO FINDING" else "wrong"}">{_text(summary(outcome))}</p>',
         _pairs(outcome),
-        *(_finding(number, one, alone=outcome.alone) for number, one in enumerate(judged.findings, 1)),
+        *(_finding(number, one, alone=outcome.alone) for number, one in enumerate(grouped(judged.findings), 1)),
         *_list("May follow from that", judged.consequences),
         *_list("Nothing can be said", judged.inconclusive),
         "</body>\n</html>\n",
@@ -90,14 +99,14 @@ def _finding(number: int, one: Finding, *, alone: bool) -> str:
 def _sides(one: Finding) -> str:
     figures = [
         f"<figure><figcaption>{name} host, {len(data)} bytes</figcaption>"
-        f'<div class="scroll"><table class="bytes"><tbody>{_rows(one, data, marked)}</tbody></table></div></figure>'
+        f'<div class="scroll"><table class="bytes"><tbody>{_rows(data, marked)}</tbody></table></div></figure>'
         for name, data, marked in sides(one)
     ]
     return f'<div class="sides">{"".join(figures)}</div>'
 
 
-def _rows(one: Finding, data: bytes, marked: range) -> str:
-    return "\n".join(_hex_row(data, begin, marked) for begin in rows_of(one, data, marked))
+def _rows(data: bytes, marked: range) -> str:
+    return "\n".join(_hex_row(data, begin, marked) for begin in rows_of(data, marked))
 
 
 def _hex_row(data: bytes, begin: int, marked: range) -> str:

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from testbed.endian_judge import PAIRS, Finding, Pair, Run, name_of
+from testbed.endian_groups import grouped
 from testbed.endian_messages import ROLES, Role
 from testbed.endian_run import Outcome
+from testbed.endian_runs import PAIRS, Finding, Pair, Run, name_of
 from testbed.report import GAP, QUIET, WRONG, printable
 
 BYTES_IN_ROW = 16
@@ -38,7 +39,7 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
     """All of it."""
     console.print(_table(outcome))
     judged = outcome.judgement
-    for number, finding in enumerate(judged.findings, 1):
+    for number, finding in enumerate(grouped(judged.findings), 1):
         console.print()
         _print_finding(console, number, finding, alone=outcome.alone)
     for heading, lines in (
@@ -61,8 +62,9 @@ def summary(outcome: Outcome) -> str:
     judged = outcome.judgement
     what = verdict(outcome)
     if what == "FINDINGS":
-        count = len(judged.findings)
-        return f"{count} {'finding' if count == 1 else 'findings'}: the program is not the same on both byte orders."
+        count, places = len(grouped(judged.findings)), len(judged.findings)
+        where = f" in {places} places" if places > count else ""
+        return f"{count} {'finding' if count == 1 else 'findings'}{where}: the program is not the same on both byte orders."
     if what == "FAILED":
         where = "on both byte orders" if outcome.alone else "also between hosts of one byte order"
         return f"The program fails {where}, so nothing is known about its byte order."
@@ -163,7 +165,7 @@ def hex_dump(finding: Finding) -> Iterator[Text]:
     """Both hosts' bytes around a difference, row by row, with marks under the bytes that are meant."""
     for name, data, marked in sides(finding):
         yield Text(f"{name} host, {len(data)} bytes", style=QUIET)
-        yield from _rows(finding, data, marked)
+        yield from _rows(data, marked)
 
 
 def sides(finding: Finding) -> tuple[tuple[str, bytes, range], tuple[str, bytes, range]]:
@@ -176,16 +178,15 @@ def sides(finding: Finding) -> tuple[tuple[str, bytes, range], tuple[str, bytes,
     )
 
 
-def rows_of(finding: Finding, data: bytes, marked: range) -> range:
+def rows_of(data: bytes, marked: range) -> range:
     """Where the rows begin that are shown of a message, with ``marked`` bytes in it."""
-    assert finding.difference is not None
-    first = max(0, finding.difference.place.offset // BYTES_IN_ROW - CONTEXT_ROWS)
+    first = max(0, marked.start // BYTES_IN_ROW - CONTEXT_ROWS)
     last = min((max(marked.stop - 1, marked.start) // BYTES_IN_ROW) + CONTEXT_ROWS, first + MOST_ROWS)
     return range(first * BYTES_IN_ROW, min((last + 1) * BYTES_IN_ROW, len(data)), BYTES_IN_ROW)
 
 
-def _rows(finding: Finding, data: bytes, marked: range) -> Iterator[Text]:
-    for begin in rows_of(finding, data, marked):
+def _rows(data: bytes, marked: range) -> Iterator[Text]:
+    for begin in rows_of(data, marked):
         piece = data[begin : begin + BYTES_IN_ROW]
         line = Text(f"{begin:6}  ", style=QUIET)
         for at, byte in enumerate(piece, begin):

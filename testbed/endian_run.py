@@ -9,7 +9,7 @@ import json
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +22,11 @@ from testbed.capture import ALL_PORTS, Packet, capture, read_pcap
 from testbed.endian_dissect import PACKAGE, dissect
 from testbed.endian_fields import Names
 from testbed.endian_identity import as_little, host_name, mac_bytes
-from testbed.endian_judge import BIG, LITTLE, NAMELESS, PAIRS, Ending, Judgement, Pair, Run, alone, judge
+from testbed.endian_judge import NAMELESS, judge
 from testbed.endian_messages import ROLES, Role, said
 from testbed.endian_program import DIRECTORY, Program, check_files, compiled
-from testbed.errors import DeadlineExceeded, LabError, writing
+from testbed.endian_runs import BIG, LITTLE, PAIRS, Ending, Judgement, Pair, Run, alone
+from testbed.errors import DeadlineExceeded, InputError, LabError, writing
 from testbed.host import Host, Process
 from testbed.network import Address
 from testbed.observe import Socket
@@ -41,9 +42,14 @@ SERVE_ON_COMMAND_S = 1.0  # an interpreter takes its time, above all an emulated
 GRACE_S = 1.0
 DISSECTOR = "dissector"  # the host that has tshark
 SINK = "/run/testbed/sink.py"  # beside a user's own files
+INPUT = "/run/testbed/input"
 EVERY_S = 0.02  # from one look at its sockets to the next
 FILTER = "inbound and not arp"  # of ALL_PORTS: each packet once, as its host sent it
 COOKED_MAC = slice(12, 18)  # of who sent it, in a frame of a capture of all ports (Linux cooked v2)
+# Multicast and broadcast, of programs that do not say which interface. With a longer prefix than 3 bits the kernel would send what is for a
+# group to the gateway alone (__mkroute_output).
+TO_ALL = "224.0.0.0/3"
+OTHER: Mapping[Role, Role] = {"client": "server", "server": "client"}
 ORDERS: tuple[ByteOrder, ByteOrder] = ("little", "big")
 
 Progress = Callable[[str, str], None]
@@ -65,6 +71,8 @@ class Plan:
     timeout_s: float = TIMEOUT_S
     packages: tuple[str, ...] = ()
     pip: tuple[str, ...] = ()
+    input: Path | None = None
+    """What the client reads from its standard input; None for an empty one."""
     names: Names = NAMELESS
     protocol: str = ""
     """Of which Wireshark has the names of fields; empty for none."""
@@ -72,6 +80,12 @@ class Plan:
     @property
     def alone(self) -> bool:
         return "server" not in self.programs
+
+    @property
+    def client(self) -> tuple[str, ...]:
+        """The client's command."""
+        argv = self.programs["client"].argv
+        return argv if self.input is None else ("sh", "-c", f'exec "$@" < {INPUT}', "sh", *argv)
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,8 @@ def endian(plan: Plan, *, progress: Progress = lambda *_: None, name: str = "") 
     Raises :class:`InputError` when the programs cannot be what they should be, other :class:`TestbedError` when the lab breaks.
     """
     check_files(plan.files, list(plan.programs.values()))
+    if plan.input and not plan.input.is_file():
+        raise InputError(f"--input: there is no file '{plan.input}'", hint="a file that the client reads as its standard input")
     machine = architectures.of_machine()
     if machine.byte_order == "big":
         raise LabError("this needs a little-endian machine, as big-endian ones are emulated")
@@ -140,14 +156,16 @@ def _topology(plan: Plan, made: Mapping[tuple[Role, ByteOrder], Path]) -> str:
             f"{DIRECTORY}/{one.name}": {"source": str(one.resolve()), "mode": f"{one.stat().st_mode & 0o777:04o}"} for one in plan.files
         }
         own = {plan.programs[role].argv[0]: {"source": str(made[role, order]), "mode": "0755"}} if (role, order) in made else {}
+        if plan.input and role == "client":
+            own[INPUT] = {"source": str(plan.input.resolve())}
         return {**given, **own}
 
     def host(role: Role, order: ByteOrder) -> dict[str, object]:
         if plan.alone and role == "server":
             return {"files": {SINK: {"source": str(Path(__file__).with_name("endian_sink.py"))}}}
         kind = "native" if order == "little" else "vm" if plan.vm else "emulated"
-        # Whatever a client alone sends to whomever, the other host takes it.
-        routes = [{"to": "default", "via": host_name("server", order)}] if plan.alone else []
+        # Whatever a client alone sends to whomever, the other host takes it. For others a kernel wants to know where all hosts are.
+        routes = [{"to": "default" if plan.alone else TO_ALL, "via": host_name(OTHER[role], order)}]
         return {"kind": kind, "files": files(role, order), "packages": list(plan.packages), "pip": list(plan.pip), "routes": routes}
 
     hosts = {host_name(role, order): host(role, order) for role in ROLES for order in ORDERS}
@@ -209,7 +227,7 @@ def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
         names = dissect(lab.host(DISSECTOR), plan.protocol, own, read_pcap(own), runs[LITTLE][0].said.messages)
     return Outcome(
         runs=runs,
-        judgement=judge(alike, names),
+        judgement=judge(alike, names, emulated=not plan.vm),
         alone=plan.alone,
         hosts={name: host.kind for name, host in lab.hosts.items() if name != DISSECTOR},
         pcap=captured.pcap,
@@ -224,6 +242,7 @@ def _run(lab: Lab, plan: Plan, pair: Pair, addresses: Mapping[str, Sequence[Addr
     names = "".join(f"{addresses[one.name][0]}\t{role}\n" for role, one in (("client", client), ("server", server)))
     for host in (client, server):
         host.write("/etc/hosts", hosts_files[host.name] + names.encode())
+        host.run(["nft", "-f", "-"], stdin=_deaf_to(addresses[name] for name in addresses if name not in (client.name, server.name)))
     if plan.alone:
         return _run_alone(client, server, plan)
     begin = time.time()
@@ -235,11 +254,18 @@ def _run(lab: Lab, plan: Plan, pair: Pair, addresses: Mapping[str, Sequence[Addr
             endings: dict[Role, Ending] = {"client": Ending(None, problem="was not run, as the server had ended"), "server": ending}
             return _Seen(endings, (), (begin, time.time()))
         deadline = Deadline(plan.timeout_s)
-        with client.start(plan.programs["client"].argv, directory=DIRECTORY) as asking:
+        with client.start(plan.client, directory=DIRECTORY) as asking:
             asked = _end_of_client(asking, deadline)
         patience_s = SERVE_ON_S if plan.programs["server"].sources else SERVE_ON_COMMAND_S
         served = _end_of_server(server, serving, patience_s, deadline)
     return _Seen({"client": asked, "server": served}, listening, (begin, time.time()))
+
+
+def _deaf_to(others: Iterable[Sequence[Address]]) -> bytes:
+    """Rules of a packet filter: what the other pair, which runs at the same time, sends to everybody is not for this one. A kernel without
+    packet filter hears it."""
+    macs = ", ".join(mac_bytes(one).hex(":") for one in others)
+    return f"table inet apart {{ chain arriving {{ type filter hook prerouting priority raw; ether saddr {{ {macs} }} drop; }}; }}".encode()
 
 
 def _words(plan: Plan, pairs: Sequence[Pair]) -> str:
@@ -252,7 +278,7 @@ def _run_alone(client: Host, sink: Host, plan: Plan) -> _Seen:
         if taking.stdout.readline(timeout_s=plan.timeout_s) != b"ready\n":
             raise LabError(f"the host that takes what the client sends did not come up: {taking.result().error_text.strip()}")
         begin = time.time()
-        with client.start(plan.programs["client"].argv, directory=DIRECTORY) as asking:
+        with client.start(plan.client, directory=DIRECTORY) as asking:
             ending = _end_of_client(asking, Deadline(plan.timeout_s))
         if ending.problem:  # it may well have waited for an answer
             ending = replace(ending, stopped=True, waited=True, problem="")

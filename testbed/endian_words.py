@@ -16,6 +16,7 @@ UNALIGNED = 3  # what a word costs beyond its width when its offset is no multip
 CARRY_MOST = 7  # differing bytes beside varying ones that may be the same value's higher bytes
 BLIND_LEAST = 2
 BIT_FIELDS_MOST = 3
+ODD_WIDTHS = (16, 7, 6, 5, 3)  # of words that a program puts together by itself; the inside of a wider one is backwards too
 
 Kind = Literal["reversed", "bit fields", "length", "different"]
 
@@ -76,6 +77,9 @@ def explain(little: Stretch, big: Stretch, *, ragged: tuple[bool, bool] = (False
     differing = {at for at in range(size) if at not in varying and little.data[at] != big.data[at]}
     words = _fitting(list(_words(little, big, differing, varying)), differing, size)
     chosen, unexplained = _cover(words, differing, size, UNALIGNED if not ragged[0] else 0)
+    odd = _of_odd_width(little.data, big.data, unexplained, varying, chosen)
+    chosen = [word for word in chosen if not any(word.overlaps(one) for one in odd)] + odd
+    unexplained -= {at for word in chosen for at in range(word.offset, word.end)}
     found = [
         Difference(
             "reversed",
@@ -178,6 +182,20 @@ def _cover(words: Sequence[Place], differing: set[int], size: int, unaligned: in
         remaining -= set(range(taken.offset, taken.end))
         at = taken.offset
     return chosen[::-1], remaining
+
+
+def _of_odd_width(little: bytes, big: bytes, unexplained: set[int], varying: set[int], chosen: Sequence[Place]) -> list[Place]:
+    """Words of other widths than processors have that explain what remained: of 24 bits, say, or an identifier of 128. The middle of one is
+    backwards too, so it may have been ``chosen``."""
+    found: list[Place] = []
+    for width in ODD_WIDTHS:
+        for begin in sorted(unexplained):
+            one = Place(begin, width)
+            beside = [word for word in chosen if word.overlaps(one) and (word.offset < begin or word.end > one.end)]
+            free = not beside and not any(other.overlaps(one) for other in found) and varying.isdisjoint(range(begin, one.end))
+            if free and one.end - 1 in unexplained and little[begin : one.end] == big[begin : one.end][::-1]:
+                found.append(one)
+    return found
 
 
 def _unexplained(little: bytes, big: bytes, place: Place, taken: set[int]) -> Difference:

@@ -6,6 +6,7 @@ installed; PyPI's by pip (:mod:`testbed.pip_fetch`). All of that happens on this
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
@@ -114,7 +115,7 @@ def layer(bench: Workbench, extras: Extras, architecture: Architecture, suite: s
 
 
 def _debian(bench: Workbench, extras: Extras, architecture: Architecture, suite: str, status: str) -> tuple[bytes, dict[str, str]]:
-    python = sys.executable if python_of(status) == f"{sys.version_info.major}.{sys.version_info.minor}" else ""
+    python = _interpreter() if python_of(status) == f"{sys.version_info.major}.{sys.version_info.minor}" else ""
     argv = ["sh", "-c", _DEBIAN, "sh", " ".join(extras.packages), architecture.name, suite, python, *rootfs.apt_sources(suite)]
     with bench.tool(f"fetching Debian packages for {architecture.name}", argv, stdin=(status + MERGED_ALREADY).encode()) as tool:
         whole = tool.output.read()
@@ -191,16 +192,41 @@ def not_done(scripts: Mapping[str, str]) -> list[str]:
 
 
 def _python(bench: Workbench, extras: Extras, architecture: Architecture, python: str) -> tuple[bytes, list[str]]:
-    if Path(sys.prefix).resolve().is_relative_to("/tmp"):  # where tools have a place of their own
-        raise ImageError(f"testbed is installed in {sys.prefix}, where pip does not find it", hint="install it outside /tmp")
+    interpreter = _interpreter()
+    if not interpreter:
+        raise ImageError(f"this Python, {sys.executable}, is in /tmp, where nothing finds it that makes images", hint="one outside /tmp")
     wanted = json.dumps({"requirements": extras.pip, "machine": architecture.machine, "python": python})
-    argv = [sys.executable, str(Path(__file__).with_name("pip_fetch.py")), wanted]
-    with bench.tool(f"fetching Python packages for {architecture.name}", argv) as tool:
+    given = {"own/pip_fetch.py": Path(__file__).with_name("pip_fetch.py").read_bytes()}
+    if interpreter != sys.executable:
+        given |= _own_pip()
+    argv = ["sh", "-c", 'tar -x && PYTHONPATH="$PWD/own" exec "$0" own/pip_fetch.py "$1"', interpreter, wanted]
+    with bench.tool(f"fetching Python packages for {architecture.name}", argv, stdin=rootfs.tar_of(given)) as tool:
         whole = tool.output.read()
     said: dict[str, Any] = json.loads(dict(_texts(whole))["said.json"])
     if "error" in said:
         raise pip_refusal(said["error"], said["package"], said["detail"], architecture, python)
     return whole, said["versions"]
+
+
+def _interpreter() -> str:
+    """This Python, by a path that is there where tools run, whose /tmp is their own: that of a virtual environment in /tmp is the one that
+    the environment was made from. Empty when that one is in /tmp too."""
+    if not _is_hidden(sys.prefix):
+        return sys.executable
+    base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    return str(base) if base.exists() and not _is_hidden(sys.base_prefix) else ""
+
+
+def _is_hidden(folder: str) -> bool:
+    return Path(folder).resolve().is_relative_to("/tmp")
+
+
+def _own_pip() -> dict[str, bytes]:
+    """The files of this Python's pip, by the paths that they are given at; none when it has no pip."""
+    found = importlib.util.find_spec("pip")
+    folder = Path(found.origin).parent if found and found.origin else None
+    files = () if folder is None else (one for one in folder.rglob("*") if one.is_file() and one.suffix != ".pyc")
+    return {f"own/{one.relative_to(folder.parent)}": one.read_bytes() for one in files if folder}
 
 
 def pip_refusal(kind: str, package: str, detail: str, architecture: Architecture, python: str) -> TestbedError:

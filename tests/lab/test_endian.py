@@ -12,10 +12,10 @@ import pytest
 from testbed.capture import read_pcap
 from testbed.endian import assert_same
 from testbed.endian_compare import Place
-from testbed.endian_judge import BIG, LITTLE, PAIRS
 from testbed.endian_program import read
 from testbed.endian_report import verdict
 from testbed.endian_run import Outcome, Plan, endian
+from testbed.endian_runs import BIG, LITTLE, PAIRS
 from testbed.engine import Engine
 from testbed.errors import CheckFailed, InputError
 from testbed.lab import down, read_parts
@@ -132,6 +132,15 @@ def test_a_command_with_files_over_udp_and_a_server_that_serves_on(name: str, tm
     result = outcome(name, "python3 client.py", "python3 server.py", files=tuple(files))
     assert found(result) == [("server", "reversed", Place(0, 4))]
     assert {run.endings["server"].words for runs in result.runs.values() for run in runs} == {"serves on"}
+
+
+def test_broadcast_and_multicast_go_to_the_own_pair_only_and_a_client_is_given_its_input(name: str, tmp_path: Path) -> None:
+    """Two pairs run at the same time on one network: what one of them tells everybody is not for the other."""
+    (tmp_path / "words.txt").write_text("hello everybody\n")
+    result = outcome(name, str(SOURCES / "everybody_client.c"), str(SOURCES / "everybody_server.c"), input=tmp_path / "words.txt")
+    assert found(result) == [("client", "reversed", Place(0, 2))] * 2
+    heard = {pair: {run.endings["server"].stdout for run in runs} for pair, runs in result.runs.items()}
+    assert heard == {pair: {"10 00\n10 00\n" if pair[0] == "little" else "00 10\n00 10\n"} for pair in PAIRS}
 
 
 def test_the_command_shows_findings_keeps_packets_and_leaves_with_1(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 
 from testbed.capture import Packet
 from testbed.endian import plan
-from testbed.endian_judge import BIG, LITTLE, Ending, Run, alone, judge
+from testbed.endian_judge import judge
 from testbed.endian_messages import Channel, Role, Said, said
 from testbed.endian_page import page
 from testbed.endian_program import DIRECTORY, read_script
 from testbed.endian_report import as_json, summary, verdict
 from testbed.endian_run import Outcome
+from testbed.endian_runs import BIG, LITTLE, Ending, Run, alone
 from testbed.errors import InputError
 from testbed.network import Address
 

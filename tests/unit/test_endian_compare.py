@@ -70,7 +70,7 @@ def test_of_random_protocols_nearly_all_faults_are_named_exactly_and_nothing_is_
     assert score.exact > 0.99 * score.faults
 
 
-@pytest.mark.parametrize("width", [2, 4, 8])
+@pytest.mark.parametrize("width", [2, 3, 4, 5, 6, 7, 8, 16])
 @pytest.mark.parametrize("before", ["", "41", "4142434445"])
 def test_a_word_is_found_also_where_it_is_not_aligned(width: int, before: str) -> None:
     value = bytes(range(1, width + 1))
@@ -174,3 +174,27 @@ def test_a_value_that_varies_at_the_same_end_on_both_hosts_is_no_time_in_host_or
     big = [bytes.fromhex(f"12 56 34 {last}") for last in ("07", "08")]
     (found,) = compare(little, big).differences
     assert (found.place, found.varies, found.others) == (Place(1, 2), False, ())
+
+
+def test_of_a_dialogue_that_broke_off_only_the_beginning_is_compared() -> None:
+    """A client whose first length was not understood sends no second message, and says goodbye with what it says at the end."""
+    whole = [b"\x0a\0\0\0" + b"number %d! " % number + b"\x07\0\0\0 and more \x10" for number in (1, 22, 333)]
+    short = [b"\0\0\0\x0a" + b"number %d! " % number + b"\x10" for number in (4, 55, 666)]
+    assert [one.place for one in compare(whole, short, broken_off=True).differences] == [Place(0, 4)]
+
+
+def test_letters_that_are_backwards_between_other_letters_are_no_word_where_messages_are_out_of_step() -> None:
+    little, big = b"one:seven two:nine", b"one:es, two:nine"
+    assert all(one.kind != "reversed" for one in compare([little], [big]).differences)
+    # In step they may well be one: two letters of a text in UTF-16, say, are turned round in every message.
+    assert [one.place for one in compare([b"one:sexy two"], [b"one:esxy two"]).differences] == [Place(4, 2)]
+
+
+def test_what_one_host_has_more_in_the_middle_is_found_between_things_that_vary() -> None:
+    """Not as many letters that differ because the text after it stands elsewhere."""
+
+    def sent(name: bytes, numbers: tuple[int, ...]) -> list[bytes]:
+        return [b'{"load":%d,"control":"%s","streams":[1,2],"bytes":%d}' % (number, name, number * 7) for number in numbers]
+
+    (found,) = compare(sent(b"bbr", (1, 22, 333, 4)), sent(b"", (55, 6, 777, 8))).differences
+    assert (found.kind, found.little, found.big) == ("length", b"bbr", b"")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from testbed.endian_fields import Description, Named, in_words, load, parse
-from testbed.endian_judge import PAIRS, Ending, Judgement, Run, judge
+from testbed.endian_judge import judge
 from testbed.endian_messages import Channel, Said
+from testbed.endian_runs import PAIRS, Ending, Judgement, Run
 from testbed.endian_words import Place
 from testbed.errors import TopologyError
 

@@ -19,11 +19,12 @@ from testbed.endian import plan
 from testbed.endian_compare import Place
 from testbed.endian_explain import parting, reversed_numbers
 from testbed.endian_identity import as_little
-from testbed.endian_judge import PAIRS, Ending, Judgement, Pair, Run, judge
+from testbed.endian_judge import judge
 from testbed.endian_messages import Channel, Said, Turn
 from testbed.endian_program import DIRECTORY, check_files, read
 from testbed.endian_report import as_json, print_outcome, verdict
 from testbed.endian_run import Outcome
+from testbed.endian_runs import PAIRS, Ending, Judgement, Pair, Run
 from testbed.errors import InputError
 
 WELL = Ending(0)
@@ -211,10 +212,12 @@ def test_numbers_in_outputs_are_compared_as_words() -> None:
 
 def test_dialogues_part_where_one_side_says_something_else_or_stops() -> None:
     good = [Turn("client", b"hello"), Turn("server", b"welcome"), Turn("client", b"", "closes")]
-    assert parting(good, good) == ""
-    assert "turn 2 is another from its byte 3 on: the server sends 6b" in parting(good, [good[0], Turn("server", b"welk...")])
-    assert "after 8 bytes that are the same, the server stops, and does not send 4 more" in parting(good, [good[0], Turn("server", b"wel")])
-    assert "the server resets, where the server sends" in parting(good, [good[0], Turn("server", b"", "resets")])
+    assert parting([good], good) == ""
+    assert "turn 2 is another from its byte 3 on: the server sends 6b" in parting([good], [good[0], Turn("server", b"welk...")])
+    assert "after 8 bytes that are the same, the server stops, and does not send 4 more" in parting(
+        [good], [good[0], Turn("server", b"wel")]
+    )
+    assert "the server resets, where the server sends" in parting([good], [good[0], Turn("server", b"", "resets")])
 
 
 def test_names_and_addresses_of_hosts_are_those_of_the_little_endian_pair() -> None:
@@ -254,6 +257,58 @@ def test_a_finding_is_shown_with_both_hosts_bytes_marked() -> None:
     assert text.splitlines()[row].index("05 00") == text.splitlines()[row + 1].index("^^ ^^")
     assert "16  67 68 00 05 68 65" in text
     assert "1 finding: the program is not the same on both byte orders." in text
+
+
+def test_the_same_field_of_many_messages_is_shown_once_and_told_apart_in_json() -> None:
+    """Three connections of which each brings two numbers: the second one counts."""
+
+    def talk(client: ByteOrder, server: ByteOrder) -> Run:
+        sent = {Channel("client", "tcp", number): pack(client, "HH", 4711, number) for number in (1, 2, 3)}
+        return Run({"client": WELL, "server": WELL}, Said(sent, ()))
+
+    text = " ".join(shown(outcome(talk)).split())
+    assert "1. client, TCP connection 1: offset 0, 2 bytes, sent in host order: 67 12" in text
+    assert "the same in TCP connections 2, 3" in text
+    assert "at the same place also in TCP connection 2 (02 00 against 00 02), TCP connection 3 (03 00 against 00 03)" in text
+    assert "2 findings in 6 places" in text
+    assert len(as_json(outcome(talk))["findings"]) == 6  # type: ignore[arg-type]
+
+
+def test_the_elements_of_an_array_are_shown_as_one_finding() -> None:
+    numbers = (300, 301, 302, 303, 304, 305, 306)
+    text = " ".join(shown(outcome(lambda client, server: run(b"data" + pack(client, "7H", *numbers), b"ok"))).split())
+    assert "1. client, TCP connection 1: offset 4, 7 words of 2 bytes, each sent in host order: 2c 01 2d 01" in text
+    assert "as the hosts have them in memory, they are 300, 301, 302, 303, 304, 305, ... on both" in text
+    assert "1 finding in 7 places" in text
+
+
+def test_three_numbers_in_a_row_are_shown_one_by_one() -> None:
+    assert "3 findings:" in shown(outcome(lambda client, server: run(pack(client, "3H", 300, 301, 302), b"ok")))
+
+
+def test_the_bytes_of_the_big_endian_host_are_shown_where_they_stand_there() -> None:
+    text = shown(outcome(lambda client, server: run(b"x" * (100 if client == "little" else 3) + pack(client, "I", 4711) + b"end", b"ok")))
+    assert "100  67 12 00 00" not in text
+    assert "big-endian host, 10 bytes\n        0  78 78 78 00 00 12 67 65 6e 64" in text
+
+
+def test_what_is_said_of_many_messages_alike_is_said_once() -> None:
+    def talk(client: ByteOrder, server: ByteOrder) -> Run:
+        sent = {Channel("client", "udp", 0, number): bytes(8) + b"end" for number in range(1, 21)}
+        return Run({"client": WELL, "server": WELL}, Said(sent, ()))
+
+    (line,) = judged(talk).inconclusive
+    assert line.startswith("client, UDP datagrams 1 to 20: the bytes at 0-7 are the same backwards")
+
+
+def test_why_a_program_failed_is_quoted_from_what_it_wrote() -> None:
+    """The last line of a traceback of Python; and, as it may be the emulation that lacks something, the way to know."""
+    failed = Ending(1, stderr="Traceback (most recent call last):\n  ...\nOSError: [Errno 92] Protocol not available\n")
+    runs = {pair: [run(b"hello", b"ok", client=failed if pair[0] == "big" else WELL)] * 3 for pair in PAIRS}
+    (finding,) = judge(runs, emulated=True).findings
+    assert "the client wrote: OSError: [Errno 92] Protocol not available" in finding.details
+    assert "--vm" in finding.details[-1]
+    assert not any("--vm" in line for line in judge(runs).findings[0].details)
 
 
 def test_json_has_the_offset_the_width_and_both_messages() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import tarfile
 
 import pytest
@@ -210,3 +211,19 @@ def test_each_derived_image_tells_what_it_has() -> None:
     assert f'LABEL testbed.base="{one.base}"' in changes
     assert 'LABEL testbed.packages="iperf3 3.12-1"' in changes
     assert r'LABEL testbed.left-out="x: \"users\""' in changes
+
+
+# A virtual environment where tools have a place of their own
+
+
+def test_the_python_of_an_environment_in_tmp_is_the_one_that_it_was_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/tmp/environment")
+    assert packages._interpreter() == f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    assert "own/pip/__main__.py" in packages._own_pip()
+    monkeypatch.setattr(sys, "base_prefix", "/tmp/python")
+    assert packages._interpreter() == ""
+
+
+def test_the_python_of_an_environment_elsewhere_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/home/me/environment")
+    assert packages._interpreter() == sys.executable
