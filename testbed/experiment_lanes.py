@@ -124,12 +124,14 @@ def in_order(
     """
     pool = ThreadPoolExecutor(jobs)
     failed: list[BaseException] = []
+    all_given = threading.Event()  # none may fail before: nothing more could be given to a pool that was shut down
 
     def end() -> None:
         pool.shutdown(wait=False, cancel_futures=True)
         stop()
 
     def one(task: T) -> R:
+        all_given.wait()
         try:
             return work(task)
         except BaseException as error:
@@ -138,8 +140,9 @@ def in_order(
             raise
 
     begun = sorted(range(len(tasks)), key=lambda index: -length(tasks[index]))
-    futures = {index: pool.submit(one, tasks[index]) for index in begun}
     try:
+        futures = {index: pool.submit(one, tasks[index]) for index in begun}
+        all_given.set()
         for index in range(len(tasks)):
             yield _result(futures[index])
     except BaseException as error:
@@ -148,6 +151,7 @@ def in_order(
             raise failed[0] from None  # the others failed since all was stopped
         raise
     finally:
+        all_given.set()
         pool.shutdown(cancel_futures=True)
 
 

@@ -93,6 +93,14 @@ def test_the_first_failure_ends_the_others_and_is_raised(stop: tuple[Callable[[]
     assert set(begun) == {1, 2}
 
 
+def test_a_failure_while_others_are_still_given_out_is_the_one_that_is_raised(stop: tuple[Callable[[], None], threading.Event]) -> None:
+    def work(task: int) -> None:
+        raise InputError(f"broken: {task}")
+
+    with pytest.raises(InputError, match="broken: 0"):
+        list(in_order(work, range(2000), jobs=1, stop=stop[0]))
+
+
 def test_whoever_takes_no_more_ends_them_all(stop: tuple[Callable[[], None], threading.Event]) -> None:
     ended = []
 
