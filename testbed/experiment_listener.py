@@ -109,6 +109,10 @@ def hold_syn_acks(stage: Stage) -> None:
     stage.drop("client", incoming=f"tcp sport {stage.port} tcp dport >= {HELD} tcp dport < {HELD_END}")
 
 
-def hold_acks(stage: Stage) -> None:
-    """The handshake's last ACK of the clients with held ports is dropped when it has left them: they think they are connected."""
-    stage.drop("client", outgoing=f"tcp dport {stage.port} tcp sport >= {HELD} tcp sport < {HELD_END} tcp flags & (syn|ack) == ack")
+def hold_acks(stage: Stage, *, passed: int = 0) -> None:
+    """The handshake's last ACK of the clients with held ports is dropped when it has left them: they think they are connected.
+
+    That of the first ``passed`` clients is not.
+    """
+    held = f"tcp sport > {HELD + passed} tcp sport < {HELD_END}"
+    stage.drop("client", outgoing=f"tcp dport {stage.port} {held} tcp flags & (syn|ack) == ack")

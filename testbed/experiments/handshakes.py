@@ -231,6 +231,10 @@ def observe_full(stage: Stage, cell: Cell) -> Seen:
         stage.wait(lambda: waiting(stage) == b + 1, "the one more to come in, after an accept")
         return {**seen, "after an accept": stage.states("client", peer_port=stage.port)}
     before = look(stage)
+    # One of them comes first. Of several at once, on several processors, more than one may find the last place free: nothing is locked
+    # between the question whether the queue is full and the place that is taken (inet_csk_reqsk_queue_add).
+    hold_acks(stage, passed=b + 1)
+    stage.wait(lambda: waiting(stage) == b + 1, "a client whose ACK was held up to be in the accept queue")
     stage.open("client")
     refused = b - 1
     if host.sysctl[ABORT]:
