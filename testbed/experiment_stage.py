@@ -24,6 +24,7 @@ PATIENCE_S = 30.0  # for what takes milliseconds, also on a machine that has oth
 ANSWER_S = 120.0  # for a player's answer. Nothing that it is told takes long, but its start does on a vm of a machine that is very busy
 # Most comes at once; for what takes a timer, asking again and again would cost a vm more than all the rest.
 OFTEN_S, SELDOM_S = 0.01, 0.25
+TICK_S = 0.01  # of a kernel's timers, at least
 TABLE, NOTED = "testbed", "dropped_"
 
 # SIGINT as a C program has it: it ends the process, and its sockets are closed by the kernel. Little is imported, as each module

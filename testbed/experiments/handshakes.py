@@ -32,13 +32,12 @@ from testbed.experiment_listener import (
     look,
     waiting,
 )
-from testbed.experiment_stage import Stage
+from testbed.experiment_stage import TICK_S, Stage
 
 # C4
 
 COOKIES, SYNACK_RETRIES = "net.ipv4.tcp_syncookies", "net.ipv4.tcp_synack_retries"
 CLOCK = "it is never early; the clock is read when it is noticed, on a machine that may be busy"
-TICK_S = 0.01  # of a kernel's timers, at least
 
 
 def seconds_with(retries: int) -> Expected:

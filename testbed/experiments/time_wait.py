@@ -35,7 +35,7 @@ from testbed.experiment_restart import (
     old_is_gone,
     start_server,
 )
-from testbed.experiment_stage import Stage
+from testbed.experiment_stage import TICK_S, Stage
 
 # D3
 
@@ -43,7 +43,6 @@ NOT_EARLY = "it is never early; bind is tried again and again, on a machine that
 READ_LATE = "it is read some time after the kill, on a machine that may be busy"
 STATES = ("FIN_WAIT2", "TIME_WAIT")
 TIME_WAIT_S = 60  # TCP_TIMEWAIT_LEN of include/net/tcp.h
-TICK_S = 0.01  # of a kernel's timers, at least
 # A new socket each time: one that was bound is.
 TRY = """
 def try_it():
