@@ -156,10 +156,7 @@ def command(device: str, filter_: str, *options: str) -> list[str]:
 class Capture:
     """A capture that runs, or has run. Made by :func:`capture`."""
 
-    def __init__(self, process: Process, device: str, complaints: str, *, switch: str, sink: BinaryIO | None, settled_s: float) -> None:
-        # Until its filter is set a capture takes in everything: what is dropped of that may be much, and nobody wants it.
-        said, at_first = ask_counts(process)
-        self._dropped_at_first = at_first.dropped if at_first else 0
+    def __init__(self, process: Process, device: str, begun: Begun, *, switch: str, sink: BinaryIO | None, settled_s: float) -> None:
         self.device = device
         self._process = process
         self._switch = switch
@@ -167,7 +164,8 @@ class Capture:
         self._sink = sink
         self._memory = bytearray()
         self._failure: TestbedError | None = None
-        self._complaints = complaints + said
+        self._begun = begun
+        self._complaints = begun.complaints
         self._ended = False
         self._reader = threading.Thread(target=self._collect, name=f"capture on {device}", daemon=True)
         self._reader.start()
@@ -217,7 +215,7 @@ class Capture:
         counts = parse_counts(self._complaints)
         if exit_code != 0 or counts is None:
             raise CommandFailed(self._process.argv, exit_code, self._complaints, where=self._switch)
-        counts = replace(counts, dropped=counts.dropped - self._dropped_at_first)
+        counts = self._begun.since(counts)
         refuse_drops(counts, self.device)
         return counts
 
@@ -247,6 +245,28 @@ class Capture:
             self._process.kill()
         except TestbedError as error:
             self._failure = error
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A tcpdump that listens: what it said until then, and how many packets were dropped. Until its filter is set it takes in everything:
+    what is dropped of that may be much, and nobody wants it."""
+
+    complaints: str
+    dropped: int
+
+    @classmethod
+    def by(cls, process: Process, switch: Host, device: str, filter_: str) -> Begun:
+        """Wait until it listens. Raises as :func:`wait_until_listening` does."""
+        complaints = wait_until_listening(process, switch, device, filter_)
+        said, counts = ask_counts(process)
+        if counts is None:  # it has ended: these are its last words, with its statistics
+            return cls(complaints + said, 0)
+        return cls(complaints + "".join(said.splitlines(keepends=True)[:-1]), counts.dropped)
+
+    def since(self, counts: Counts) -> Counts:
+        """Its counts, without what was dropped until it listened."""
+        return replace(counts, dropped=counts.dropped - self.dropped)
 
 
 def refuse_drops(counts: Counts, device: str) -> None:
@@ -283,9 +303,9 @@ def capture(
     options += ["-c", str(count)] if count is not None else []
     filter = _without_bridges(switch, filter) if device == ALL_PORTS else filter  # noqa: A001 - as above
     with _opened(file) as sink, switch.start(command(device, filter, *options)) as process:
-        complaints = wait_until_listening(process, switch, device, filter)
+        begun = Begun.by(process, switch, device, filter)
         settled_s = SETTLED_S if immediate else SETTLED_LATE_S
-        running = Capture(process, device, complaints, switch=switch.name, sink=sink, settled_s=settled_s)
+        running = Capture(process, device, begun, switch=switch.name, sink=sink, settled_s=settled_s)
         try:
             yield running
             running.stop()
@@ -324,18 +344,18 @@ def show(
         return
     options = ["-l", "--immediate-mode", "-s", str(SNAP), *(["-c", str(count)] if count is not None else [])]
     with switch.start(command(device, filter, *options)) as process:
-        wait_until_listening(process, switch, device, filter)
+        begun = Begun.by(process, switch, device, filter)
         with ctrl_c_ends():
             _copy_lines(process, output, Deadline(duration_s))
         process.send_signal(signal.SIGINT)
         result = process.result(timeout_s=END_S)
         output.write(result.stdout)
         output.flush()
-    counts = parse_counts(result.error_text)
+    counts = parse_counts(begun.complaints + result.error_text)
     if result.exit_code != 0 or counts is None:
         result.check(where=switch.name)
         raise LabError(f"tcpdump on {device} ended without its statistics", hint=result.error_text.strip())
-    refuse_drops(counts, device)
+    refuse_drops(begun.since(counts), device)
 
 
 def _copy_lines(process: Process, output: BinaryIO, deadline: Deadline) -> None:
