@@ -291,7 +291,7 @@ def _round_trip_ms(client: Host, address: str) -> float:
 def _megabytes_per_s(client: Host, server: Host, address: str) -> float:
     size = 100_000_000 if {client.kind, server.kind} == {"native"} else 20_000_000
     with server.start(["sh", "-c", "exec nc -l -N 28090 > /dev/null"]) as process:
-        wait_until(lambda: 28090 in observe.listening_ports(server.run), timeout_s=30, what="a listener")
+        wait_until(lambda: 28090 in observe.listening_sockets(server.run), timeout_s=30, what="a listener")
         send = seconds(lambda: client.run(["sh", "-c", f"head -c {size} /dev/zero | nc -N {address} 28090"], timeout_s=300).check())
         process.wait(timeout_s=60)
     return size / send / 1e6

@@ -236,26 +236,32 @@ def is_listening(run: Run, host: str, port: int, protocol: Protocol, *, own_kern
     of it) and small in a guest; ss asks it for those that listen alone (2.5 ms), but is three times the work for a guest's emulator.
     """
     if own_kernel:
-        return port in listening_ports(run, protocol)
+        return port in listening_sockets(run, protocol)
     state = "listening" if protocol == "tcp" else "unconnected"
     asked = ["ss", "-H", "-n", f"--{protocol}", "state", state, f"sport = :{port}"]
     return bool(run(asked).check(where=f"host {host}").text.strip())
 
 
-def listening_ports(run: Run, protocol: Protocol = "tcp") -> set[int]:
-    """The TCP ports that something on the host listens on, over IPv4 or IPv6; the UDP ports that something is bound to."""
+def listening_sockets(run: Run, protocol: Protocol = "tcp") -> dict[int, set[int]]:
+    """The inodes of the sockets that listen, by TCP port, over IPv4 or IPv6; of those that are bound to no peer, by UDP port."""
     shown = run(["cat", f"/proc/net/{protocol}", f"/proc/net/{protocol}6"])
     return parse_listening(shown.text, _LISTEN if protocol == "tcp" else _UNCONNECTED)
 
 
-def parse_listening(text: str, state: str = _LISTEN) -> set[int]:
-    """The ports in a state in /proc/net/tcp or udp. Ports are written as numbers, so this holds for every byte order."""
-    ports = set()
+def parse_listening(text: str, state: str = _LISTEN) -> dict[int, set[int]]:
+    """Port -> inodes of the sockets in a state in /proc/net/tcp or udp. Ports are written as numbers there, alike on every byte order."""
+    found: dict[int, set[int]] = {}
     for line in text.splitlines():
         fields = line.split()
-        if len(fields) > 3 and fields[3] == state:
-            ports.add(int(fields[1].rpartition(":")[2], 16))
-    return ports
+        if len(fields) > 9 and fields[3] == state:
+            found.setdefault(int(fields[1].rpartition(":")[2], 16), set()).add(int(fields[9]))
+    return found
+
+
+def open_sockets(run: Run, pid: int) -> set[int]:
+    """The inodes of the sockets that a process has open; none of one that is gone."""
+    shown = run(["find", f"/proc/{pid}/fd", "-printf", "%l\n"]).text
+    return {int(inode) for inode in re.findall(r"^socket:\[(\d+)\]$", shown, re.MULTILINE)}
 
 
 @dataclass(frozen=True)

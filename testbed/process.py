@@ -76,23 +76,32 @@ def wait_for(changed: Condition, condition: Callable[[], bool], deadline: Deadli
         return True
 
 
+LONGEST_REST_S = 0.25
+
+
+def rest_s(look_s: float) -> float:
+    """How long to leave alone what one waits for, after a look that took ``look_s`` seconds: it may run on the one processor that is
+    looked at, an emulated one, where looks without rest are most of the work."""
+    return min(2 * look_s, LONGEST_REST_S)
+
+
 def wait_until(
     condition: Callable[[], T | None], *, timeout_s: float, what: str, every_s: float = 0.02, at_least_every_s: float = 0.0, hint: str = ""
 ) -> T:
-    """The first true value of ``condition``, asked every ``every_s`` seconds and once more at the end; with ``at_least_every_s`` ever less
-    often, until the time between is that.
+    """The first true value of ``condition``, asked every ``every_s`` seconds and once more at the end, less often where that takes long
+    (:func:`rest_s`); with ``at_least_every_s`` ever less often, until the time between is that.
 
     Raises :class:`DeadlineExceeded` naming ``what`` when there is none within ``timeout_s`` seconds.
     """
     deadline = Deadline(timeout_s)
     while True:
-        last = deadline.passed
+        last, began = deadline.passed, time.monotonic()
         value = condition()
         if value:
             return value
         if last:
             raise DeadlineExceeded(what, timeout_s, hint=hint)
-        time.sleep(min(every_s, deadline.left_s or 0.0))
+        time.sleep(min(max(every_s, rest_s(time.monotonic() - began)), deadline.left_s or 0.0))
         every_s = max(every_s, min(every_s * 1.5, at_least_every_s))
 
 

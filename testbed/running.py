@@ -11,10 +11,10 @@ from types import TracebackType
 from testbed.agent import DATA_MOST, OUTPUT_WINDOW, STDERR, STDOUT, Command, cut
 from testbed.errors import DeadlineExceeded, InputError, LabError
 from testbed.observe import Holders, Protocol, check_port
-from testbed.process import Deadline, Result, wait_until
+from testbed.process import Deadline, Result, rest_s, wait_until
 
 DEATH_S = 5.0  # a process that was sent SIGKILL is gone by then, or its host is
-LISTENING_EVERY_S = 0.01  # from one look at who listens to the next, which takes some milliseconds itself
+LISTENING_EVERY_S = 0.01  # from one look at who listens to the next, where a look takes few milliseconds itself
 
 
 class InputStream:
@@ -220,7 +220,7 @@ class Process:
         listens = f"listen on {protocol.upper()} port {check_port(port)}"
         others = ""
         while True:
-            ended, last = self._has_ended(), deadline.passed  # asked first: what is seen then is no remains of it
+            ended, last, began = self._has_ended(), deadline.passed, time.monotonic()  # asked first: what is seen then is no remains of it
             if ended and command.failure is not None:
                 raise command.failure
             if ended:
@@ -232,8 +232,8 @@ class Process:
                 others = f"that port is held by {holders.named}\n  "
             if last:
                 raise DeadlineExceeded(f"{self._where} to {listens}", timeout_s or 0, hint=others + self._tail())
-            left_s = deadline.left_s
-            command.wait(self._has_ended, Deadline(LISTENING_EVERY_S if left_s is None else min(LISTENING_EVERY_S, left_s)))
+            pause_s, left_s = max(LISTENING_EVERY_S, rest_s(time.monotonic() - began)), deadline.left_s
+            command.wait(self._has_ended, Deadline(pause_s if left_s is None else min(pause_s, left_s)))
 
     def send_signal(self, number: int) -> None:
         """Send a signal to its whole process group; if it has ended, nothing happens."""

@@ -18,6 +18,8 @@ from testbed.experiment import Cell, Experiment
 from testbed.experiment_stage import Stage
 from testbed.experiments import queues
 
+pytestmark = pytest.mark.long
+
 ALL = finding.known()
 PATIENCE_S = 2.0  # for what is not going to come
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from testbed import experiment_find as finding
 from testbed import experiment_run as running
 from testbed.experiment import CellRun, Record
@@ -22,6 +24,7 @@ def traffic_of(record: Record) -> tuple[CellRun, Traffic]:
     return found
 
 
+@pytest.mark.long
 def test_a_handshake_that_is_held_up_is_in_the_record_as_it_was(on_native, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     record, judgement = on_native(ALL["C4"])
     assert judgement.passed

@@ -11,15 +11,19 @@ import pytest
 import testbed
 from testbed.engine import Engine
 from testbed.lab import Lab, read_parts
-from tests.lab.support import Labs
+from tests.lab.support import Labs, needs_guest
 
-# Files take their turn whole, several at a time: the longest begin first, so that none of them is left alone at the end.
+# Files take their turn whole, several at a time: the longest begin first, so that none of them is left alone at the end. In a file the
+# tests that need a guest come last: where these have a lab of their own, the guest costs nothing before.
 LONGEST = ("test_vm_faults", "test_rootless", "test_vm_kernels", "test_pytest_plugin", "test_host", "test_endian")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    files = list(dict.fromkeys(item.path for item in items))
+    files.sort(key=lambda path: LONGEST.index(path.stem) if path.stem in LONGEST else len(LONGEST))
+    places = {path: place for place, path in enumerate(files)}
+    items.sort(key=lambda item: (places[item.path], needs_guest(item)))
 
 
 @pytest.fixture(scope="session")

@@ -34,12 +34,12 @@ def run_testbed(
 ) -> Result:
     """The command, run to its end without a terminal."""
     variables = {**os.environ, **(environment or {})}
-    return run_local([*_warm_command(), *map(str, arguments)], stdin=stdin, timeout_s=timeout_s, environment=variables)
+    return run_local([*warm_command(), "testbed", *map(str, arguments)], stdin=stdin, timeout_s=timeout_s, environment=variables)
 
 
 @cache
-def _warm_command() -> Sequence[str]:
-    """What stands before a command's arguments; the server behind it ends with this process."""
+def warm_command() -> Sequence[str]:
+    """What stands before a command; the server behind it ends with this process."""
     name = f"testbed-tests-{os.getpid()}"
     server = subprocess.Popen(
         [sys.executable, "-P", WARM_COMMAND, "serve", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -69,6 +69,12 @@ def topology(text: str) -> pytest.MarkDecorator:
     A relative ``source:`` is looked for beside this file.
     """
     return pytest.mark.topology(topology_file.parse(text, name="tests", directory=Path(__file__).parent), reset="module")
+
+
+def needs_guest(item: pytest.Item) -> bool:
+    """Whether a test runs on a host with a kernel of its own: one called so, or all hosts of a file that has a lab for this."""
+    callspec = getattr(item, "callspec", None)
+    return "everything" in getattr(item, "fixturenames", ()) or (callspec is not None and callspec.params.get("host") in ("guest", "vm"))
 
 
 class Labs:

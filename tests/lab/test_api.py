@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import IPv4Address
@@ -26,6 +26,7 @@ from testbed import (
     Network,
     Process,
     Ready,
+    Socket,
     Topology,
     TopologyError,
     UnknownName,
@@ -34,7 +35,7 @@ from testbed import (
 from testbed.engine import Engine
 from testbed.lab import parts_of
 from testbed.process import run_local
-from tests.lab.support import Labs, run_testbed
+from tests.lab.support import Labs, needs_guest, run_testbed
 
 PAIR = "networks: {lan: }\nhosts: {client: , server: }\n"
 
@@ -47,21 +48,37 @@ def left(engine: Engine, name: str) -> bool:
     return bool(parts_of(engine, name))
 
 
+CONTAINERS = {
+    "client": HostSpec(networks=["lan", "ipv6"]),
+    "native": HostSpec(networks=["lan", "ipv6"]),
+    "emulated": HostSpec(kind="emulated", networks=["lan", "ipv6"]),
+}
+EVERYTHING = {**CONTAINERS, "vm": HostSpec(kind="vm", arch="s390x", networks=["lan", "ipv6"])}
+
+
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """A client and a host of every kind, built without a file."""
-    topology = Topology(
-        name=own_name(),
-        networks={"lan": Network(), "ipv6": Network(ipv6=True)},
-        hosts={
-            "client": HostSpec(networks=["lan", "ipv6"]),
-            "native": HostSpec(networks=["lan", "ipv6"]),
-            "emulated": HostSpec(kind="emulated", networks=["lan", "ipv6"]),
-            "vm": HostSpec(kind="vm", arch="s390x", networks=["lan", "ipv6"]),
-        },
-    )
-    with Lab.from_topology(topology) as lab:
+def lab_of_containers() -> Iterator[Lab]:
+    with lab_of(CONTAINERS) as lab:
         yield lab
+
+
+@pytest.fixture(scope="module")
+def everything() -> Iterator[Lab]:
+    """A client and a host of every kind, for the tests that need a vm. They come last, as it costs while nobody does anything with it."""
+    with lab_of(EVERYTHING) as lab:
+        yield lab
+
+
+def lab_of(hosts: Mapping[str, HostSpec]) -> Lab:
+    """A lab that is built without a file."""
+    return Lab.from_topology(Topology(name=own_name(), networks={"lan": Network(), "ipv6": Network(ipv6=True)}, hosts=dict(hosts)))
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Lab:
+    """The lab that tests share."""
+    shared: Lab = request.getfixturevalue("everything" if needs_guest(request.node) else "lab_of_containers")
+    return shared
 
 
 @pytest.fixture(params=["native", "emulated", "vm"])
@@ -195,7 +212,7 @@ def test_only_a_lab_that_is_up_can_be_attached_to(lab: Lab) -> None:
 def test_what_is_not_there_is_named(lab: Lab, tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="no host is called 'sevrer'") as caught:
         lab.host("sevrer")
-    assert caught.value.hint == "there is: client, emulated, native, vm"
+    assert caught.value.hint == "there is: client, emulated, native"
     with pytest.raises(UnknownName, match="is called 'piar', did you mean 'pair'"):
         Lab.from_file("piar")
     with pytest.raises(TopologyError, match="there is no such file"):
@@ -235,8 +252,8 @@ def test_progress_is_told() -> None:
     assert {("client", "ready"), ("server", "ready")} <= set(said)
 
 
-def test_many_threads_use_one_lab(lab: Lab) -> None:
-    hosts = [lab.host(name) for name in ("client", "native", "emulated", "vm")]
+def test_many_threads_use_one_lab(everything: Lab) -> None:
+    hosts = [everything.host(name) for name in ("client", "native", "emulated", "vm")]
     with ThreadPoolExecutor(8) as pool:
         answers = pool.map(lambda number: hosts[number % 4].run(["echo", str(number)]).text, range(32))
     assert list(answers) == [f"{number}\n" for number in range(32)]
@@ -386,8 +403,11 @@ def test_a_closed_connection_is_in_time_wait(lab: Lab, host: Host) -> None:
     with other.start(["echo-server", "-1", "8006"]) as server:
         server.wait_listening(8006)
         host.run(["echo-client", address(other), "8006", "hello"]).check()
-        waiting = [*host.sockets(peer_port=8006, state="TIME_WAIT"), *other.sockets(8006, state="TIME_WAIT")]
-    (one,) = waiting
+
+        def waiting() -> list[Socket]:
+            return [*host.sockets(peer_port=8006, state="TIME_WAIT"), *other.sockets(8006, state="TIME_WAIT")]
+
+        (one,) = wait_until(waiting, timeout_s=20, what="the end of the connection")
     assert one.timer is not None
     assert one.timer.name == "timewait"
     assert 0 < one.timer.expires_s <= 60

@@ -18,7 +18,7 @@ import dpkt  # type: ignore[import-untyped]
 import pytest
 
 from testbed.process import run_local, wait_until
-from tests.lab.support import COMMAND, LIMIT_S, Labs, run_testbed, started, status
+from tests.lab.support import COMMAND, LIMIT_S, Labs, needs_guest, run_testbed, started, status
 from tests.pseudo_terminal import terminal
 
 EVERY_BYTE = bytes(range(256))
@@ -26,7 +26,7 @@ SOLO = f"solo{uuid.uuid4().hex[:8]}"  # no other lab of this machine has a host 
 # The server's command repeats the words that are written into /tmp/words.
 TALKING = "echo to the output; echo to the errors >&2; mkfifo /tmp/words; while read word </tmp/words; do echo $word; done"
 TALKS = f"networks: [lan], command: [sh, -c, '{TALKING}'], ready: {{log: to the output}}"
-LAB = f"""
+CONTAINERS = f"""
 networks:
   lan:
   other:
@@ -34,6 +34,8 @@ hosts:
   client: {{networks: [lan, other], environment: {{COLOUR: green}}}}
   server: {{{TALKS}}}
   big: {{kind: emulated, environment: {{COLOUR: green}}, {TALKS}}}
+"""
+EVERYTHING = f"""{CONTAINERS}
   guest: {{kind: vm, arch: s390x, environment: {{COLOUR: green}}, {TALKS}}}
 """
 EVERY_KIND = pytest.mark.parametrize("host", ["client", "big", "guest"])
@@ -42,9 +44,21 @@ OTHER = f"networks:\n  lan:\nhosts:\n  client:\n  {SOLO}:\n"
 
 
 @pytest.fixture(scope="module")
-def lab(module_labs: Labs) -> str:
+def lab_of_containers(module_labs: Labs) -> str:
+    return module_labs.up(CONTAINERS).name
+
+
+@pytest.fixture(scope="module")
+def everything(module_labs: Labs) -> str:
+    """The name of a lab with a guest too, of the tests that need one. They come last, as an idle guest costs."""
+    return module_labs.up(EVERYTHING).name
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> str:
     """The name of the lab that these tests share."""
-    return module_labs.up(LAB).name
+    name: str = request.getfixturevalue("everything" if needs_guest(request.node) else "lab_of_containers")
+    return name
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +106,6 @@ def test_exec_runs_under_a_user_in_a_directory_with_variables(lab: str, host: st
     [
         (["-u", "nobdy"], "nobdy"),
         (["-w", "/no/such/place"], "/no/such/place"),
-        (["-e", "TASTE"], "'TASTE' is not NAME=VALUE"),
-        (["--timeout", "0"], "--timeout"),
     ],
 )
 def test_exec_says_which_option_is_wrong(lab: str, host: str, options: list[str], words: str) -> None:
@@ -101,6 +113,13 @@ def test_exec_says_which_option_is_wrong(lab: str, host: str, options: list[str]
     assert refused.exit_code == 2
     assert words in refused.error_text
     assert "Traceback" not in refused.error_text
+
+
+@pytest.mark.parametrize(("options", "words"), [(["-e", "TASTE"], "'TASTE' is not NAME=VALUE"), (["--timeout", "0"], "--timeout")])
+def test_an_option_of_exec_that_makes_no_sense_is_named(lab: str, options: list[str], words: str) -> None:
+    refused = run_testbed("exec", *options, f"{lab}/client", "true")
+    assert refused.exit_code == 2
+    assert words in refused.error_text
 
 
 @EVERY_KIND
@@ -358,17 +377,30 @@ def test_put_of_this_directory_has_its_name(lab: str, host: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["put", "{here}/missing", "{lab}/{host}:/tmp/x"], "missing: No such file or directory"),
         (["put", "{here}/file", "{lab}/{host}:/no/such/directory/x"], "/no/such/directory/x"),
-        (["put", "{here}/file", "{lab}/{host}:relative"], "it begins with /"),
-        (["put", "{here}/file", "{lab}/{host}"], "is not HOST:PATH"),
-        (["put", "{here}/file", ":/tmp/x"], "is not HOST:PATH"),
         (["get", "{lab}/{host}:/missing", "{here}"], "/missing"),
         (["get", "{lab}/{host}:/etc/hosts", "{here}/no/such/place"], "No such file or directory"),
-        (["get", "{lab}/clint:/etc/hosts", "{here}"], "did you mean 'client'?"),
     ],
 )
 def test_what_cannot_be_copied_is_named(lab: str, host: str, tmp_path: Path, arguments: list[str], words: str) -> None:
+    check_copy_is_refused(lab, host, tmp_path, arguments, words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["put", "{here}/missing", "{lab}/{host}:/tmp/x"], "missing: No such file or directory"),
+        (["put", "{here}/file", "{lab}/{host}:relative"], "it begins with /"),
+        (["put", "{here}/file", "{lab}/{host}"], "is not HOST:PATH"),
+        (["put", "{here}/file", ":/tmp/x"], "is not HOST:PATH"),
+        (["get", "{lab}/clint:/etc/hosts", "{here}"], "did you mean 'client'?"),
+    ],
+)
+def test_what_names_no_place_to_copy_is_said(lab: str, tmp_path: Path, arguments: list[str], words: str) -> None:
+    check_copy_is_refused(lab, "client", tmp_path, arguments, words)
+
+
+def check_copy_is_refused(lab: str, host: str, tmp_path: Path, arguments: list[str], words: str) -> None:
     (tmp_path / "file").write_text("content")
     refused = run_testbed(*(one.format(here=tmp_path, lab=lab, host=host) for one in arguments))
     assert refused.exit_code == 2, refused.error_text
@@ -384,7 +416,7 @@ def test_what_cannot_be_copied_is_named(lab: str, host: str, tmp_path: Path, arg
 def pinging(module_labs: Labs, lab: str) -> Iterator[None]:
     """The client asks the server, and the hosts of other kinds, all the time."""
     with module_labs.lab(module_labs.folder / f"{lab}.yaml") as there, ExitStack() as running:
-        for name in ("server", "big", "guest"):
+        for name in there.hosts.keys() - {"client"}:
             running.enter_context(there.host("client").start(["ping", "-i", "0.1", name]))
         yield
 
@@ -483,7 +515,8 @@ def test_a_slip_of_the_keyboard_gets_the_nearest_name(lab: str, other: str, argu
 # What reads
 
 
-def test_status_shows_every_host_for_people_and_for_programs(lab: str) -> None:
+def test_status_shows_every_host_for_people_and_for_programs(everything: str) -> None:
+    lab = everything
     rows = status(lab)
     assert set(rows) == {"client", "server", "big", "guest"}
     assert (rows["big"]["kind"], rows["big"]["arch"], rows["big"]["byte_order"]) == ("emulated", "s390x", "big")
@@ -499,7 +532,8 @@ def test_status_shows_every_host_for_people_and_for_programs(lab: str) -> None:
         assert all(one.partition("/")[0] in text for of_network in row["addresses"].values() for one in of_network)
 
 
-def test_images_are_listed(lab: str) -> None:
+@pytest.mark.usefixtures("lab_of_containers")
+def test_images_are_listed() -> None:
     listed = json.loads(run_testbed("images", "--json").check().text)
     assert {"s390x"} < {one["architecture"] for one in listed["images"]}
     assert all(one["present"] for one in listed["images"])
@@ -517,7 +551,8 @@ def test_doctor_says_the_same_to_people_and_programs() -> None:
     assert all(one["check"] in for_people.text for one in findings["findings"])
 
 
-def test_exchange_holds_and_shows_a_forgotten_htonl(lab: str) -> None:
+def test_exchange_holds_and_shows_a_forgotten_htonl(everything: str) -> None:
+    lab = everything
     told = run_testbed("exchange", lab, "--json")
     assert told.exit_code == 0, told.error_text + told.text
     json.loads(told.text)

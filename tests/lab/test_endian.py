@@ -68,15 +68,16 @@ def test_a_right_program_has_no_finding_and_its_process_id_is_set_aside(name: st
 @pytest.mark.parametrize(
     ("mistake", "places"),
     [
-        ("length", [Place(0, 2)]),
+        pytest.param("length", [Place(0, 2)], marks=pytest.mark.long),
         ("struct", [Place(1, 2), Place(3, 4), Place(7, 8)]),
-        ("long", [Place(0, 8)]),
+        pytest.param("long", [Place(0, 8)], marks=pytest.mark.long),
     ],
 )
 def test_words_in_host_order_are_found_at_their_offsets_and_widths(name: str, mistake: str, places: list[Place]) -> None:
     assert found(outcome(name, f"{SOURCES / 'client.c'} {mistake}")) == [("client", "reversed", place) for place in places]
 
 
+@pytest.mark.long
 def test_bit_fields_are_found(name: str) -> None:
     assert found(outcome(name, f"{SOURCES / 'client.c'} bits")) == [("client", "bit fields", Place(1, 1))]
 
@@ -89,11 +90,13 @@ def test_a_port_without_htons_is_found_though_the_client_never_comes_through(nam
     assert result.runs[BIG][0].well
 
 
+@pytest.mark.long
 def test_a_time_in_host_order_is_found_although_it_differs_in_every_run(name: str) -> None:
     result = outcome(name, f"{SOURCES / 'client.c'} time", repeat=3)
     assert found(result) == [("client", "reversed", Place(0, 4))]
 
 
+@pytest.mark.long
 def test_over_ipv6_it_is_the_same(name: str) -> None:
     result = outcome(name, f"{SOURCES / 'client.c'} length", ipv6=True)
     assert found(result) == [("client", "reversed", Place(0, 2))]
@@ -124,6 +127,7 @@ print(len(own.recv(100)), "bytes came back")
 """
 
 
+@pytest.mark.long
 def test_a_command_with_files_over_udp_and_a_server_that_serves_on(name: str, tmp_path: Path) -> None:
     files = []
     for role, text in (("server", UDP_SERVER), ("client", UDP_CLIENT)):
@@ -134,6 +138,7 @@ def test_a_command_with_files_over_udp_and_a_server_that_serves_on(name: str, tm
     assert {run.endings["server"].words for runs in result.runs.values() for run in runs} == {"serves on"}
 
 
+@pytest.mark.long
 def test_broadcast_and_multicast_go_to_the_own_pair_only_and_a_client_is_given_its_input(name: str, tmp_path: Path) -> None:
     """Two pairs run at the same time on one network: what one of them tells everybody is not for the other."""
     (tmp_path / "words.txt").write_text("hello everybody\n")
@@ -164,6 +169,7 @@ def test_the_command_shows_findings_keeps_packets_and_leaves_with_1(tmp_path: Pa
     assert all(read_pcap(path.read_bytes()) for path in kept)
 
 
+@pytest.mark.long
 def test_nothing_sent_has_an_exit_code_of_its_own_and_json_says_so() -> None:
     result = run_testbed("endian", "--server", SERVER, "--client", f"{SOURCES / 'client.c'} nothing", "--repeat", "2", "--json")
     assert result.exit_code == 4, result.error_text
@@ -184,6 +190,7 @@ def test_a_command_that_hosts_do_not_have_is_the_users_mistake(name: str) -> Non
         outcome(name, "nonsense", SERVER)
 
 
+@pytest.mark.long
 def test_the_example_has_the_findings_of_the_walk_through_and_none_when_mended(name: str, tmp_path: Path) -> None:
     """docs/endian.md tells it."""
     result = outcome(name, f"{EXAMPLE / 'client.c'} hello", str(EXAMPLE / "server.c"))

@@ -19,7 +19,7 @@ from testbed.capture import read_pcap
 from testbed.engine import Engine
 from testbed.lab import down, parts_of, read_parts
 from testbed.process import Result, run_local, wait_until
-from tests.lab.support import run_testbed
+from tests.lab.support import run_testbed, warm_command
 
 ROOT = Path(__file__).parents[2]
 PAIR = "networks: {lan: }\nhosts: {client: , server: }\n"
@@ -52,7 +52,7 @@ class Project:
         self.write("test_it.py", f"import os, pathlib, pytest, time\nfrom testbed.process import wait_until\n{marker}\n{text}")
 
     def run(self, *options: str, environment: Mapping[str, str] | None = None) -> Result:
-        argv = [sys.executable, "-m", "pytest", *options]
+        argv = [*warm_command(), "pytest", *options]
         return run_local(argv, directory=self.path, environment={**self.environment, **(environment or {})}, timeout_s=LIMIT_S)
 
     def begin(self, *options: str) -> subprocess.Popen[bytes]:

@@ -140,7 +140,7 @@ def test_a_count_makes_so_many_hosts_alike(lab: Lab) -> None:
 
 @pytest.mark.parametrize("name", ["listening", "big-listening"])
 def test_up_waits_until_a_port_is_listened_on(lab: Lab, name: str) -> None:
-    assert observe.listening_ports(lab.host(name).run) == {8001}
+    assert set(observe.listening_sockets(lab.host(name).run)) == {8001}
     echoed = lab.host("quiet").run(["nc", "-N", "-w", "10", name, "8001"], stdin=b"to and fro")
     assert echoed.stdout == b"to and fro"
 

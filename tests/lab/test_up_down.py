@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -166,16 +167,16 @@ def test_one_lab_is_not_brought_up_twice_at_once(labs: Labs) -> None:
     assert len(status(file.stem)) == 6
 
 
-@pytest.mark.parametrize("subnet", ["10.91.4.0/24", "10.91.0.0/16", "10.91.4.128/25"])
-def test_a_subnet_conflict_names_the_other_lab_and_network(labs: Labs, subnet: str) -> None:
+def test_a_subnet_conflict_names_the_other_lab_and_network(labs: Labs) -> None:
     first = labs.file("networks:\n  blue: {subnet: 10.91.4.0/24}\nhosts:\n  a:\n")
     run_testbed("up", first).check()
-    second = labs.file(f"networks:\n  red: {{subnet: {subnet}}}\nhosts:\n  a:\n")
-    refused = run_testbed("up", second)
-    assert refused.exit_code == 2
-    assert f"network 'red': its subnet {subnet} overlaps 10.91.4.0/24" in refused.error_text
-    assert f"network 'blue' of lab '{first.stem}'" in refused.error_text
-    assert labs.left(second) == []
+    for subnet in ("10.91.4.0/24", "10.91.0.0/16", "10.91.4.128/25"):
+        second = labs.file(f"networks:\n  red: {{subnet: {subnet}}}\nhosts:\n  a:\n")
+        refused = run_testbed("up", second)
+        assert refused.exit_code == 2
+        assert f"network 'red': its subnet {subnet} overlaps 10.91.4.0/24" in refused.error_text
+        assert f"network 'blue' of lab '{first.stem}'" in refused.error_text
+        assert labs.left(second) == []
 
 
 def test_a_subnet_that_the_machine_reaches_is_refused(labs: Labs) -> None:
@@ -207,6 +208,12 @@ def test_down_of_no_lab_is_an_error_that_lists_them(labs: Labs) -> None:
     assert file.stem in refused.error_text
 
 
+@pytest.fixture(scope="module")
+def mended_again(module_labs: Labs) -> Path:
+    """The file of a lab that these tests break in turns."""
+    return module_labs.file(PAIR)
+
+
 @pytest.mark.parametrize(
     ("what", "broken"),
     [
@@ -218,8 +225,8 @@ def test_down_of_no_lab_is_an_error_that_lists_them(labs: Labs) -> None:
         ("rm -f {host}", None),
     ],
 )
-def test_what_breaks_is_seen_and_the_next_up_mends_it(labs: Labs, what: str, broken: str | None) -> None:
-    file = labs.file(PAIR)
+def test_what_breaks_is_seen_and_the_next_up_mends_it(labs: Labs, mended_again: Path, what: str, broken: str | None) -> None:
+    file = mended_again
     run_testbed("up", file).check()
     words = what.format(host=container_name(file.stem, "client"), switch=container_name(file.stem)).split()
     run_local(["docker", *words]).check()

@@ -298,7 +298,7 @@ def test_the_guest_shows_addresses_in_its_own_byte_order(lab: Lab, vm: Host) -> 
     """/proc/net/tcp has an address as the number that its four bytes are to the kernel (tcp4_seq_show)."""
     native = lab.host("native")
     with vm.start(["nc", "-4", "-l", "8002"]) as server:
-        wait_until(lambda: 8002 in observe.listening_ports(vm.run), timeout_s=30, what="a listening server")
+        wait_until(lambda: 8002 in observe.listening_sockets(vm.run), timeout_s=30, what="a listening server")
         with native.start(["nc", "10.96.1.77", "8002"]) as client:
             client.stdin.write(b"x")
             assert server.stdout.read(1) == b"x"

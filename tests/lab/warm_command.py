@@ -1,13 +1,14 @@
-"""The `testbed` command without the third of a second that Python takes to start and to import it, which tests pay hundreds of times.
+"""`testbed`, and pytest with it, without the time that Python takes to start and to import them, which tests pay hundreds of times.
 
 A *server* has everything imported. For each command a *client*, which is a small process in the command's place, passes it the
 arguments, environment, directory and standard streams; the server forks, and the child is the command: its own process, with its own
-exit code, doing all that `python -m testbed` does but the imports. As nothing of the test's process is in it, the fork is safe.
+exit code, doing all that `python -m testbed` or `python -m pytest` does but the imports. As nothing of the test's process is in it,
+the fork is safe.
 
 Signals reach the client only, so commands that get any are started in the usual way. When the client is gone its command is killed.
 
     python warm_command.py serve NAME        until its standard input ends; NAME is of a socket (unix(7): abstract)
-    python warm_command.py NAME WORD...      one command
+    python warm_command.py NAME WORD...      one command, whose first word is testbed or pytest
 """
 
 from __future__ import annotations
@@ -47,9 +48,12 @@ def serve(name: str) -> None:
     import importlib
     import pkgutil
 
+    import pytest  # noqa: F401
+
     import testbed
 
     for module in pkgutil.iter_modules(testbed.__path__, "testbed."):
+        # Plugins of pytest are loaded by pytest, which rewrites their assertions.
         if not module.name.startswith(("testbed.pytest_", "testbed.testinfra_", "testbed.__main__")):
             importlib.import_module(module.name)
     gc.freeze()  # or the first look for garbage copies every page
@@ -96,10 +100,15 @@ def attend(client: socket.socket) -> None:
     os.environ.update(wanted["environment"])
     os.chdir(wanted["directory"])
     os.setsid()
-    sys.argv = ["testbed", *wanted["words"]]
-    from testbed.cli import main
-
+    sys.argv = wanted["words"]
     try:
+        if sys.argv[0] == "pytest":
+            import pytest
+
+            sys.path.insert(0, wanted["directory"])
+            sys.exit(pytest.console_main())
+        from testbed.cli import main
+
         main()
     except SystemExit as end:
         # What the interpreter does at its end, but for freeing every object: that would copy all that was imported.

@@ -24,6 +24,8 @@ from testbed.observe import (
     chosen,
     is_of,
     listen_queue,
+    listening_sockets,
+    open_sockets,
     parse_listening,
     parse_sockets,
     parse_stat,
@@ -206,8 +208,8 @@ PROC_NET_TCP = """\
 
 @pytest.mark.parametrize("localhost", ["0100007F", "7F000001"])
 def test_the_ports_that_are_listened_on(localhost: str) -> None:
-    assert parse_listening(PROC_NET_TCP.format(localhost=localhost)) == {8001}
-    assert parse_listening(PROC_NET_TCP.format(localhost=localhost), "01") == {0xD830}
+    assert parse_listening(PROC_NET_TCP.format(localhost=localhost)) == {8001: {5875045}}
+    assert parse_listening(PROC_NET_TCP.format(localhost=localhost), "01") == {0xD830: {5875053}}
 
 
 @pytest.mark.parametrize(
@@ -320,6 +322,15 @@ def test_somebody_elses_socket_is_not_enough(host: Host, port: int) -> None:  # 
             assert "Address already in use" in failed.value.hint
         finally:
             other.kill()
+
+
+def test_a_process_tells_which_sockets_it_has_open(host: Host, port: int) -> None:  # noqa: F811
+    with host.start([sys.executable, "-c", SERVER, str(port), "0"]) as server, host.start(["sleep", "60"]) as other:
+        server.wait_listening(port)
+        (inode,) = listening_sockets(host.run)[port]
+        assert open_sockets(host.run, server.pid) == {inode}
+        assert open_sockets(host.run, other.pid) == set()
+    assert open_sockets(host.run, server.pid) == set(), "it is gone"
 
 
 def test_nobody_waits_for_a_port_that_cannot_be(host: Host) -> None:  # noqa: F811
