@@ -15,10 +15,8 @@ def test_a_look_is_followed_by_a_longer_rest_but_not_by_a_long_one() -> None:
     assert rest_s(10) == LONGEST_REST_S == 0.25
 
 
-@pytest.mark.parametrize(("look_s", "every_s", "rests_s"), [(0.0, 0.02, 0.02), (0.05, 0.02, 0.1), (5.0, 0.02, 0.25), (0.05, 0.5, 0.5)])
-def test_what_is_waited_for_is_left_alone_in_between(
-    monkeypatch: pytest.MonkeyPatch, look_s: float, every_s: float, rests_s: float
-) -> None:
+@pytest.mark.parametrize(("look_s", "every_s", "rest"), [(0.0, 0.02, 0.02), (0.05, 0.02, 0.1), (5.0, 0.02, 0.25), (0.05, 0.5, 0.5)])
+def test_what_is_waited_for_is_left_alone_in_between(monkeypatch: pytest.MonkeyPatch, look_s: float, every_s: float, rest: float) -> None:
     now, rests = [0.0], []
 
     def sleep(seconds: float) -> None:
@@ -32,7 +30,7 @@ def test_what_is_waited_for_is_left_alone_in_between(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "sleep", sleep)
     assert wait_until(look, timeout_s=60, what="the third rest", every_s=every_s)
-    assert rests == pytest.approx([rests_s] * 3)
+    assert rests == pytest.approx([rest] * 3)
 
 
 def test_it_is_looked_at_once_more_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
