@@ -21,7 +21,7 @@ RUNNER = "/usr/lib/testbed/runner"
 
 MOST_NETWORKS = 16
 MEMORY = 128 << 20  # bytes, where the topology names none
-TRANSLATED_MB = 32  # of translated code that QEMU keeps; its default is a quarter of the machine's memory
+TRANSLATED_MB = 128  # of translated code that QEMU keeps, at most; its default is a quarter of the machine's memory
 TUN, KVM = "/dev/net/tun", "/dev/kvm"
 
 KERNELS = ("bookworm", "bookworm-backports", "trixie")  # Debian's suites that a kernel may be from

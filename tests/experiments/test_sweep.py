@@ -52,7 +52,8 @@ def test_the_accept_queue_over_backlog_and_somaxconn(tmp_path: Path) -> None:
     assert found == {(-1, 0): 1, (-1, 2): 3, (0, 0): 1, (0, 2): 1, (1, 0): 1, (1, 2): 2, (3, 0): 1, (3, 2): 3}
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path, how: signal.Signals) -> None:
     arguments = ("netstat", "--over", "clients=1..6", "--jobs", "2")
     first = sweep(tmp_path, *arguments)

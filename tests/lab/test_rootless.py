@@ -52,6 +52,7 @@ def theirs(other: OtherUser, path: Path) -> Path:
     return copy
 
 
+@pytest.mark.long
 def test_everything_that_is_done_with_a_lab(other: OtherUser, labs: Labs) -> None:
     file = theirs(other, labs.file(ALL_KINDS))
     lab = file.stem
