@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -254,8 +255,12 @@ class Change:
 
         def revive() -> None:
             self.engine.rename(container.id, container.name)
+            before, since = len(self.engine.written(container.id, stream=STDERR)), time.time()
             self.engine.start(container.id)
-            self._plug_when_it_waits(name, container.id, settings)
+            self._plug_when_it_waits(name, container.id, settings, wrote_before=before)
+            if settings["ready"]:
+                with make_host(self.engine, self.lab, name, container.id, settings) as host:
+                    wait_until_ready(self.engine, host, settings, since=since)
 
         self.undo.append(revive)
 
@@ -296,11 +301,15 @@ class Change:
         self.made.append(container)
         return container
 
-    def _plug_when_it_waits(self, name: str, container: str, settings: Settings) -> None:
-        """When the host's first process waits for its links, put them in; then it configures them and is ready."""
+    def _plug_when_it_waits(self, name: str, container: str, settings: Settings, *, wrote_before: int = 0) -> None:
+        """When the host's first process waits for its links, put them in; then it configures them and is ready. The first
+        ``wrote_before`` bytes are of the process that was there before this one."""
         wrote = b""
         for stream, data in self.engine.output(container, follow=True):
             if stream != STDERR:
+                continue
+            if wrote_before:
+                wrote_before -= len(data)
                 continue
             wrote += data
             if WAITING in data:

@@ -87,7 +87,8 @@ def test_a_changed_network_changes_its_hosts_and_no_others(engine: Engine, labs:
 
 
 def test_a_failed_change_leaves_the_lab_as_it_was(engine: Engine, labs: Labs) -> None:
-    file = labs.file(PAIR)
+    slow = "command: [sh, -c, 'sleep 2; exec echo-server 8001'], ready: {listening: 8001}"
+    file = labs.file(PAIR.replace("  server:\n", f"  server: {{{slow}}}\n"))
     run_testbed("up", file).check()
     before = ids(engine, file.stem)
     file.write_text(
@@ -102,6 +103,7 @@ def test_a_failed_change_leaves_the_lab_as_it_was(engine: Engine, labs: Labs) ->
     assert set(parts_of(engine, file.stem).networks) == {"lan"}
     assert {row["state"] for row in status(file.stem).values()} == {"running"}
     with labs.lab(file) as lab:
+        assert lab.host("server").is_listening(8001), "a host that was stopped is ready again"
         assert lab.host("client").run(["ping", "-c", "1", "server"]).exit_code == 0
         assert "mtu 1500" in lab.host("client").run(["ip", "link", "show", "eth0"]).text
 
