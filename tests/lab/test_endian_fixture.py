@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from testbed.process import run_local
+from tests.lab.support import warm_command
 
-ROOT = Path(__file__).parents[2]
 TESTS = """
 SENDS = "import socket, struct; socket.socket(type=socket.SOCK_DGRAM).sendto(struct.pack('{}I', 4711), ('server', 7000))"
 
@@ -26,8 +25,8 @@ def test_without_a_program(endian):
 
 def test_a_test_fails_with_the_finding_as_its_message(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    argv = [sys.executable, "-m", "pytest", "-p", "testbed.pytest_plugin", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    argv = [*warm_command(), "pytest", "-p", "testbed.pytest_plugin", "-p", "no:cacheprovider"]
     result = run_local(argv, directory=tmp_path, environment=environment, timeout_s=120)
     assert "2 failed, 1 passed" in result.text, result.text
     assert "offset 0, 4 bytes, sent in host order: 67 12 00 00 from the little-endian host" in result.text

@@ -15,10 +15,11 @@ from testbed.lab import container_name, parts_of
 from testbed.process import run_local, wait_until
 from tests.lab.support import Labs, ids, machine_state, run_testbed, started, status
 
+SMALL = {"pair", "cross-endian"}
 PAIR = "networks:\n  lan:\nhosts:\n  client:\n  server:\n"
 
 
-@pytest.mark.parametrize("name", shipped.names())
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.long]) for name in shipped.names()])
 def test_every_shipped_topology_comes_up_and_goes_down(engine: Engine, labs: Labs, name: str) -> None:
     file = labs.shipped(name)
     up = run_testbed("up", file)
@@ -133,7 +134,7 @@ def test_the_machine_is_as_before_afterwards(labs: Labs) -> None:
     assert machine_state() == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_an_interrupted_up_rolls_back(engine: Engine, labs: Labs, number: signal.Signals) -> None:
     file = labs.file("networks:\n  lan:\nhosts:\n  h: {count: 12}\n")
     with started("up", file) as up:

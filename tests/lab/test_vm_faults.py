@@ -60,9 +60,9 @@ def kill_the_agent(engine: Engine, guest: Host) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (kill_qemu, "vm: the guest is gone: signal 9 ended QEMU"),
+        pytest.param(kill_qemu, "vm: the guest is gone: signal 9 ended QEMU", marks=pytest.mark.long),
         (panic, "Kernel panic - not syncing: sysrq triggered crash"),
-        (kill_the_agent, "vm: the guest is gone"),
+        pytest.param(kill_the_agent, "vm: the guest is gone", marks=pytest.mark.long),
     ],
 )
 def test_the_guests_end_is_said_at_once_and_mended_by_up(
