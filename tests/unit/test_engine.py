@@ -96,6 +96,17 @@ def test_an_image_is_there_or_not_and_everything_else_is_an_error(fake: FakeEngi
         engine.image_exists("host:1")
 
 
+def test_the_version_of_the_api_is_asked_for_without_work_for_the_engine(fake: FakeEngine, engine: Engine) -> None:
+    assert engine._client.api_version == "1.41"
+    assert (fake.was_asked("GET /_ping"), fake.was_asked("GET /version")) == (1, 0)
+
+
+def test_what_answers_and_is_no_engine_is_told(fake: FakeEngine, engine: Engine) -> None:
+    fake.is_docker = False
+    with pytest.raises(EngineError, match="it tells no version of its API"):
+        Engine()
+
+
 def test_an_engine_that_stops_in_between_is_an_error_with_a_way_out(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object, **__: object) -> None:
         raise ConnectionRefusedError(111, "Connection refused")

@@ -97,9 +97,9 @@ def test_disks_cannot_be_written_and_are_found_by_their_names(guest: Guest) -> N
 @pytest.mark.parametrize(
     ("guest", "accelerator", "processor"),
     [
-        (S390X, "tcg,tb-size=32", "max"),
+        (S390X, "tcg,tb-size=128", "max"),
         (AMD64, "kvm", "host"),
-        (replace(AMD64, accelerator="tcg"), "tcg,tb-size=32", "max"),
+        (replace(AMD64, accelerator="tcg"), "tcg,tb-size=128", "max"),
         (replace(S390X, accelerator="kvm"), "kvm", "host"),
     ],
 )

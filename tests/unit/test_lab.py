@@ -33,7 +33,13 @@ class OneLab:
         fake.answers["GET /networks"] = (200, [])
         fake.answers["GET /info"] = (
             200,
-            {"KernelVersion": "6.18.0", "Architecture": "x86_64", "Driver": "overlay2", "DockerRootDir": "/var/lib/docker"},
+            {
+                "ServerVersion": "20.10.24",
+                "KernelVersion": "6.18.0",
+                "Architecture": "x86_64",
+                "Driver": "overlay2",
+                "DockerRootDir": "/var/lib/docker",
+            },
         )
         self._add("s", "testbed.lab", {"testbed.role": "switch"}, "init: ready\n")
 
