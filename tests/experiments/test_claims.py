@@ -18,8 +18,11 @@ from testbed.experiment_results import Saved
 REFUTED = {"A1", "A3", "A4", "C2", "C3", "D1", "D2", "D3", "E3"}
 
 
-# Many cells, each with handshakes that are held up, or waits of the kernel's: `make experiments` has them too.
-LONG = {"full-queue", "handshake-states", "fin-timeout"}
+# Of many cells, or with waits of the kernel's: `make experiments` has them too.
+LONG = {
+    "accept-queue", "datagram-is-not", "fin-timeout", "full-queue", "handshake-states", "restart", "stream-is-reliable", "syn-backlog",
+    "time-wait-side",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] if name in LONG else []) for name in finding.known()])

@@ -43,6 +43,7 @@ def test_a_handshake_that_is_held_up_is_in_the_record_as_it_was(on_native, tmp_p
     assert seen[-1] == (["ESTABLISHED"], ["LISTEN, 1 waits", "ESTABLISHED"])
 
 
+@pytest.mark.long
 def test_what_a_firewall_drops_on_its_way_in_is_marked(on_native) -> None:  # type: ignore[no-untyped-def]
     record, _ = on_native(ALL["B1"], {"bytes": "20000"})
     run, traffic = traffic_of(record)
@@ -53,6 +54,7 @@ def test_what_a_firewall_drops_on_its_way_in_is_marked(on_native) -> None:  # ty
     assert {one.sequence for one in lost if one.size} <= {one.sequence for one in traffic.events if one.size and not one.lost}
 
 
+@pytest.mark.long
 def test_lost_datagrams_are_those_that_did_not_arrive(on_native) -> None:  # type: ignore[no-untyped-def]
     record, _ = on_native(replace(ALL["B2"], watched="loss"))
     run, traffic = traffic_of(record)
@@ -66,6 +68,7 @@ def test_a_restarted_server_is_seen_in_all_its_states(on_native) -> None:  # typ
     assert [one for one in ("LISTEN", "ESTABLISHED", "FIN_WAIT2", "TIME_WAIT") if one not in of_server] == []
 
 
+@pytest.mark.long
 def test_only_one_cell_is_watched_and_it_changes_no_number(on_native) -> None:  # type: ignore[no-untyped-def]
     record, judgement = on_native(ALL["E3"])
     assert judgement.passed

@@ -42,6 +42,7 @@ def labs_of(process: subprocess.Popen[str]) -> list[str]:
         engine.close()
 
 
+@pytest.mark.long
 def test_the_accept_queue_over_backlog_and_somaxconn(tmp_path: Path) -> None:
     code, out, err = ended(sweep(tmp_path, "accept-queue", "--over", "backlog=-1..1,3", "--over", "net.core.somaxconn=0,2", "--json"))
     assert code == 0, err

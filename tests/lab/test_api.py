@@ -551,6 +551,7 @@ def test_the_documentation_has_two_examples() -> None:
     assert len(examples()) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [0, 1])
 def test_an_example_of_the_documentation_does_what_it_says(number: int) -> None:
     program = re.sub(r'name="[a-z-]+"', f'name="{own_name()}"', examples()[number])

@@ -82,6 +82,7 @@ def test_bit_fields_are_found(name: str) -> None:
     assert found(outcome(name, f"{SOURCES / 'client.c'} bits")) == [("client", "bit fields", Place(1, 1))]
 
 
+@pytest.mark.long
 def test_a_port_without_htons_is_found_though_the_client_never_comes_through(name: str) -> None:
     result = outcome(name, f"{SOURCES / 'client.c'} port")
     (finding,) = result.judgement.findings
@@ -206,6 +207,7 @@ def test_the_example_has_the_findings_of_the_walk_through_and_none_when_mended(n
     assert verdict(outcome(name, f"{tmp_path / 'client.c'} hello", str(tmp_path / "server.c"))) == "NO FINDING"
 
 
+@pytest.mark.long
 def test_as_an_assertion_the_findings_are_its_message() -> None:
     with pytest.raises(CheckFailed) as failed:
         assert_same(server=SERVER, client=f"{SOURCES / 'client.c'} bits", repeat=2)

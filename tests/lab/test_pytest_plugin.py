@@ -212,6 +212,7 @@ def test_next(lab):
     assert project.labs == set()
 
 
+@pytest.mark.long
 def test_without_a_recording_there_is_no_pcap(project: Project) -> None:
     # The switch sees all processes of the machine, and only its own are meant.
     project.tests(
@@ -262,6 +263,7 @@ def test_{name}(lab):
 """
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_keeps_its_lab_whatever_other_runs_do(project: Project) -> None:
     project.tests(waiting_test("a") + waiting_test("b"))
     with project.begin("-k", "test_a") as first:
@@ -327,6 +329,7 @@ def test_not_reached(lab):
     assert project.labs == set()
 
 
+@pytest.mark.long
 def test_the_example_of_the_documentation_finds_what_it_says(project: Project) -> None:
     text = (ROOT / "docs" / "pytest.md").read_text()
     for language, name in (("yaml", "byte-orders.yaml"), ("python", "test_frames.py")):

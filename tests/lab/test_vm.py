@@ -207,6 +207,7 @@ def test_clones_are_individuals(lab: Lab) -> None:
     assert drawn[0] != drawn[1], "the first thing that the host's command did"
 
 
+@pytest.mark.long
 def test_clones_choose_other_ports_and_sequence_numbers(lab: Lab) -> None:
     first = [json.loads(text_of(lab.host(name), "python3", "-c", FIRST_NUMBERS)) for name in ("vm", "twin")]
     ports, numbers = zip(*first, strict=True)
@@ -254,6 +255,7 @@ def test_a_value_that_the_guests_kernel_refuses_is_the_files_error(labs: Labs, s
     assert labs.left(file) == []
 
 
+@pytest.mark.long
 def test_netem_delays_what_the_guest_sends(lab: Lab, vm: Host) -> None:
     def least_ms() -> float:
         shown = text_of(vm, "ping", "-c", "6", "-i", "0.2", "-W", "20", "native")
