@@ -11,8 +11,8 @@ PYTEST := $(PYTHON) -m pytest
 # More words for pytest, such as: make test TESTS=tests/lab/test_api.py ARGS='-k sysctl -x'
 TESTS ?= tests/lab tests/experiments
 ARGS ?=
-# Test files at a time: more than there are cores, as labs and guests are often waited for.
-WORKERS ?= 4
+# Test files at a time: one more than there are cores, as labs and guests are often waited for.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # The lab that `make topology` brings up.
 LAB ?= cross-endian

@@ -172,6 +172,7 @@ def test_a_lab_that_is_kept_is_used_again_and_changed(engine: Engine, labs: Labs
     assert not left(engine, file.stem)
 
 
+@pytest.mark.long
 def test_the_lab_of_a_killed_program_is_nobodys(engine: Engine) -> None:
     name = own_name()
     program = f"""if True:
@@ -221,6 +222,7 @@ def test_what_is_not_there_is_named(lab: Lab, tmp_path: Path) -> None:
         Lab.from_file("pair", name="My Lab")
 
 
+@pytest.mark.long
 def test_a_reset_lab_is_as_it_came_up() -> None:
     topology = Topology(
         name=own_name(),

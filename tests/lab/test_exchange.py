@@ -84,7 +84,7 @@ def test_a_port_that_is_taken_makes_that_exchange_inconclusive_and_no_other(lab:
     assert "EADDRINUSE" in results.exchanges[taken].verdict.reason
 
 
-@pytest.mark.parametrize("cut_off", ["big-a", "big-vm"])
+@pytest.mark.parametrize("cut_off", [pytest.param("big-a", marks=pytest.mark.long), "big-vm"])
 def test_a_client_whose_packets_do_not_arrive_is_inconclusive(lab: Lab, cut_off: str) -> None:
     with lab.switch as switch:
         port = lab.port(cut_off, "lan")
@@ -99,7 +99,7 @@ def test_a_client_whose_packets_do_not_arrive_is_inconclusive(lab: Lab, cut_off:
     assert outcomes(results) == {pair: "INCONCLUSIVE" if kind in pair else "HOLDS" for pair in PAIRS}
 
 
-@pytest.mark.parametrize("gone", ["big-a", "big-vm"])
+@pytest.mark.parametrize("gone", [pytest.param("big-a", marks=pytest.mark.long), "big-vm"])
 def test_a_host_that_is_gone_is_inconclusive_and_the_others_hold(labs: Labs, gone: str) -> None:
     file = labs.shipped("cross-endian")
     run_testbed("up", file).check()

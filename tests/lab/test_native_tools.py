@@ -31,7 +31,8 @@ hosts:
 pytestmark = topology(LAB)
 
 
-@pytest.fixture(params=["native", "emulated", "vm"])
+# On a vm they are the guest's own, as they are with every other test of one.
+@pytest.fixture(params=["native", "emulated", pytest.param("vm", marks=pytest.mark.long)])
 def host(lab: Lab, request: pytest.FixtureRequest) -> Host:
     return lab.host(request.param)
 

@@ -304,6 +304,7 @@ def test_killed_at_any_moment_a_run_leaves_nothing_for_longer_than_the_next(proj
         assert project.labs == set(), f"killed in part {part} of 4"
 
 
+@pytest.mark.long
 def test_labs_that_are_kept_stay_through_other_runs_and_are_open_to_people(project: Project) -> None:
     project.tests(
         """

@@ -227,6 +227,7 @@ hosts:
             reset(lab)
 
 
+@pytest.mark.long
 def test_names_of_hosts_that_came_later_are_known_after_it(labs: Labs) -> None:
     before = "networks: {lan: }\nhosts:\n  a: {networks: [lan]}\n  v: {kind: vm, networks: [lan]}\n"
     path = labs.file(before)

@@ -126,7 +126,7 @@ with lock(sys.argv[1], Engine().socket) as held:
 """
 
 
-@pytest.mark.parametrize("first", ["root", "the other"])
+@pytest.mark.parametrize("first", ["root", pytest.param("the other", marks=pytest.mark.long)])
 def test_two_users_do_not_change_one_lab_at_once_and_know_of_each_others_death(
     other: OtherUser, engine: Engine, labs: Labs, first: str
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_changed_file_changes_only_the_difference_and_says_which(engine: Engin
         assert lab.host("server").run(["cat", "/proc/sys/net/core/somaxconn"]).text == "8\n"
 
 
+@pytest.mark.long
 def test_a_changed_network_changes_its_hosts_and_no_others(engine: Engine, labs: Labs) -> None:
     text = "networks:\n  a:\n  b: {mtu: 1500}\nhosts:\n  on-a: {networks: [a]}\n  on-b: {networks: [b]}\n  on-both: {networks: [a, b]}\n"
     file = labs.file(text)

@@ -221,6 +221,7 @@ def test_clones_choose_other_ports_and_sequence_numbers(lab: Lab) -> None:
 # What only a kernel of its own can do
 
 
+@pytest.mark.long
 def test_sysctls_of_a_whole_kernel_are_the_guests_own(lab: Lab, vm: Host) -> None:
     wanted = {
         "net/ipv4/tcp_mem": "1000\t2000\t3000",
@@ -242,6 +243,7 @@ def test_sysctls_of_a_whole_kernel_are_the_guests_own(lab: Lab, vm: Host) -> Non
     assert text_of(vm, "python3", "-c", script) == "800000\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("sysctl", "words"),
     [("net.core.rmem_max: 1", "sysctl net.core.rmem_max = 1: "), ("net.core.no_such_thing: 1", "sysctl net.core.no_such_thing = 1: ")],

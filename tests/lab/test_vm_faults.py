@@ -99,6 +99,7 @@ def test_the_guests_end_is_said_at_once_and_mended_by_up(
         assert mended.host("other").run(["ping", "-c", "1", "-W", "20", "guest"]).exit_code == 0
 
 
+@pytest.mark.long
 def test_a_command_that_wants_too_much_memory_is_killed_and_status_says_which(lab: Lab) -> None:
     guest = lab.host("guest")
     with guest.start(["sleep", "1000"]) as other:
