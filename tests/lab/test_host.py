@@ -48,6 +48,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 pytestmark = topology(LAB)
+# What a guest's one way to many clients makes difficult.
+ABOVE_ALL_A_VM = pytest.mark.parametrize("kind", ["vm", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("native", "emulated"))])
 
 
 @pytest.fixture
@@ -172,6 +174,7 @@ def test_any_signal_arrives_under_its_own_number(host: Host, number: int) -> Non
         assert process.result().stdout.splitlines()[-1] == b"%d" % number
 
 
+@ABOVE_ALL_A_VM
 def test_64_commands_at_once(host: Host) -> None:
     host.run(["true"])
     with ThreadPoolExecutor(64) as threads:
@@ -181,6 +184,7 @@ def test_64_commands_at_once(host: Host) -> None:
     assert outputs == [f"hello {number}\n" for number in range(64)]
 
 
+@ABOVE_ALL_A_VM
 def test_several_clients_at_once_disturb_nobody(lab: Lab, host: Host) -> None:
     """Each is a process with a connection of its own, whose commands have the same numbers as those of the others."""
 
@@ -284,6 +288,7 @@ host.run(["sleep", "4714"])
     wait_until(lambda: "4714" not in names_of_processes(host), timeout_s=10, what="the end of the client's commands")
 
 
+@ABOVE_ALL_A_VM
 def test_much_output_leaves_the_agent_small(engine: Engine, host: Host) -> None:
     size = MUCH_OUTPUT[host.kind]
     with host.start(["head", "-c", str(size), "/dev/zero"]) as process:

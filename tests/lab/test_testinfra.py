@@ -439,6 +439,7 @@ def test_testinfra_gives_an_interface_without_a_name_where_there_is_no_default_r
     assert native.infra.interface.default().name is None
 
 
+@pytest.mark.long
 def test_testinfra_keeps_the_hosts_of_a_pattern(labs: Labs) -> None:
     file = labs.file("networks: {lan: }\nhosts: {a: }\n")
     run_testbed("up", file).check()
