@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from testbed.process import run_local
 from tests.lab.support import warm_command
 
@@ -23,6 +25,7 @@ def test_without_a_program(endian):
 """
 
 
+@pytest.mark.long
 def test_a_test_fails_with_the_finding_as_its_message(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}

@@ -288,6 +288,7 @@ def test_routes_are_added_and_a_default_route_is_replaced(start: Start, bridge: 
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("destination", "via", "error"),
     [
@@ -359,6 +360,7 @@ def test_a_signal_ends_the_host_at_once(start: Start, on: Architecture, signal: 
     assert host.state("ExitCode") == "0"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("init", [("--nonsense",), ("--sysctl", "net.core.somaxconn"), ("--route", "default"), ("--",), ("sh",)])
 def test_init_refuses_what_it_does_not_know(start: Start, init: tuple[str, ...]) -> None:
     code, words = start(*init).end()
@@ -374,6 +376,7 @@ def build() -> bytes:
     return b"".join(rootfs.root_file_system(rootfs.Workbench(), images.sources(), EMULATED, NATIVE))
 
 
+@pytest.mark.long
 def test_a_mirror_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(rootfs.MIRROR_VARIABLE, "http://127.0.0.1:9/debian")
     with pytest.raises(ImageError, match=r"unpacking (Debian packages for s390x|the tools of \w+) failed") as caught:
