@@ -360,16 +360,7 @@ class Host:
 
     def _holders(self, port: int, protocol: Protocol, leader: int) -> Holders | None:
         """Who holds the sockets that are listened on at a port, None when there is none; asked by a process."""
-        if self.kind == "vm":
-            # Most often it is the command's first process itself, which is asked for a fifth of what ss costs a guest's emulator.
-            inodes = observe.listening_sockets(self._ask, protocol).get(port, set())
-            if not inodes:
-                return None
-            if inodes & observe.open_sockets(self._ask, leader):
-                return Holders("", ours=True)
-        elif not self.is_listening(port, protocol=protocol):
-            return None
-        return observe.holders(self._ask, self.name, port, protocol, leader)
+        return observe.holders(self._ask, self.name, port, protocol, leader, own_kernel=self.kind == "vm")
 
     def _copy(self, order: Order, path: str, write: Callable[[InputStream], object]) -> None:
         """Run a command that makes ``path`` of what ``write`` gives it as its standard input."""

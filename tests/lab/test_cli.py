@@ -516,8 +516,8 @@ def test_a_slip_of_the_keyboard_gets_the_nearest_name(lab: str, other: str, argu
 # What reads
 
 
-def test_status_shows_every_host_for_people_and_for_programs(everything: str) -> None:
-    lab = everything
+@pytest.mark.usefixtures("everything")
+def test_status_shows_every_host_for_people_and_for_programs(lab: str) -> None:
     rows = status(lab)
     assert set(rows) == {"client", "server", "big", "guest"}
     assert (rows["big"]["kind"], rows["big"]["arch"], rows["big"]["byte_order"]) == ("emulated", "s390x", "big")
@@ -552,8 +552,8 @@ def test_doctor_says_the_same_to_people_and_programs() -> None:
     assert all(one["check"] in for_people.text for one in findings["findings"])
 
 
-def test_exchange_holds_and_shows_a_forgotten_htonl(everything: str) -> None:
-    lab = everything
+@pytest.mark.usefixtures("everything")
+def test_exchange_holds_and_shows_a_forgotten_htonl(lab: str) -> None:
     told = run_testbed("exchange", lab, "--json")
     assert told.exit_code == 0, told.error_text + told.text
     json.loads(told.text)
