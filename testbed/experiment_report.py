@@ -213,7 +213,10 @@ def shown_value(value: Any) -> str:
     """A value, or what is expected of one, as it is shown in a table."""
     if isinstance(value, Expected):
         return " or ".join(map(shown_value, value.values)) if value.low is None else str(value)
-    text = value if isinstance(value, str) else json.dumps(value) if isinstance(value, list | dict | bool) else str(value)
+    if isinstance(value, list) and not any(isinstance(one, list | dict) for one in value):
+        text = ", ".join(map(shown_value, value)) or "none"
+    else:
+        text = value if isinstance(value, str) else json.dumps(value) if isinstance(value, list | dict | bool) else str(value)
     return text if len(text) <= MOST_VALUE else f"{text[:MOST_VALUE]}…"
 
 

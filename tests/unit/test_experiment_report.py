@@ -186,6 +186,9 @@ def test_how_to_run_it_again_names_the_kinds() -> None:
 def test_long_values_are_cut() -> None:
     assert shown_value(list(range(100))).endswith("…")
     assert shown_value(True) == "true"
+    assert shown_value(["ESTABLISHED", 2, True]) == "ESTABLISHED, 2, true"
+    assert shown_value([]) == "none"
+    assert shown_value([["a", 1]]) == '[["a", 1]]'
 
 
 # Pictures
