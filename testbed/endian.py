@@ -19,7 +19,7 @@ from testbed.endian_judge import NAMELESS
 from testbed.endian_messages import Role
 from testbed.endian_program import Program, read, read_script
 from testbed.endian_report import print_outcome, verdict
-from testbed.endian_run import REPEAT, TIMEOUT_S, Outcome, Plan, Progress, endian
+from testbed.endian_run import REPEAT, TIMEOUT_OF_VM_S, TIMEOUT_S, Outcome, Plan, Progress, endian
 from testbed.errors import CheckFailed, InputError
 from testbed.package_names import read_packages, read_requirements
 
@@ -33,8 +33,8 @@ class Options(TypedDict, total=False):
     their place a ``script`` runs alone, with nobody to answer. ``files`` are put where they run, ``cflags`` are for the compiler,
     ``packages`` of Debian and those of ``pip`` are on both hosts. The client, or the script, reads the file ``input`` as its standard
     input. With ``vm`` the big-endian hosts have kernels of their own, with ``ipv6`` names lead to IPv6 addresses. Each pair runs
-    ``repeat`` times, at least twice, for ``timeout_s`` seconds at most. ``fields`` is a file that describes messages; or ``dissect`` is a
-    protocol whose fields Wireshark knows.
+    ``repeat`` times, at least twice, for ``timeout_s`` seconds at most: 10, with ``vm`` 30. ``fields`` is a file that describes messages;
+    or ``dissect`` is a protocol whose fields Wireshark knows.
     """
 
     server: str
@@ -69,14 +69,15 @@ def plan(**options: Unpack[Options]) -> Plan:
         raise InputError("names of fields come from a description or from a dissector", hint="--fields or --dissect")
     if not re.fullmatch(r"([A-Za-z0-9_.-]+)?", protocol):
         raise InputError(f"--dissect '{protocol}' is no protocol's name", hint="as in Wireshark's display filters, such as coap")
+    vm = options.get("vm", False)
     return Plan(
         programs=programs,
         files=(*own_files, *map(Path, options.get("files", ()))),
         flags=flags,
-        vm=options.get("vm", False),
+        vm=vm,
         ipv6=options.get("ipv6", False),
         repeat=repeat,
-        timeout_s=options.get("timeout_s", TIMEOUT_S),
+        timeout_s=options.get("timeout_s", TIMEOUT_OF_VM_S if vm else TIMEOUT_S),
         packages=read_packages(list(options.get("packages", ()))),
         pip=read_requirements(list(options.get("pip", ()))),
         input=None if given is None else Path(given),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from testbed.architecture import ByteOrder
 from testbed.endian_compare import Difference
@@ -15,6 +15,7 @@ LITTLE: Pair = ("little", "little")
 BIG: Pair = ("big", "big")
 PAIRS: tuple[Pair, ...] = (LITTLE, ("little", "big"), ("big", "little"), BIG)
 
+LATE = "did not end within"
 LINE_MOST = 200  # characters of what a program wrote that are quoted
 
 
@@ -34,6 +35,18 @@ class Ending:
     @property
     def well(self) -> bool:
         return not self.problem and (self.stopped or self.exit_code == 0)
+
+    @property
+    def late(self) -> bool:
+        """It did not end in time, though somebody was there to answer."""
+        return self.problem.startswith(LATE)
+
+    def of_silence(self, timeout_s: float) -> Ending:
+        """The same of a client in whose run nothing was sent: if it was ended, it waited for nothing, and may only have been slow."""
+        if not self.waited and not self.late:
+            return self
+        problem = f"{LATE} {timeout_s:g} s, and had sent nothing; --timeout gives it longer"
+        return replace(self, stopped=False, waited=False, problem=problem)
 
     @property
     def last_line(self) -> str:

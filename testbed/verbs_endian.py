@@ -27,7 +27,13 @@ FILE: Any = click.Path(path_type=Path)
 @click.option("--vm", is_flag=True, help="Big-endian hosts with a big-endian kernel of their own, not only big-endian programs.")
 @click.option("--ipv6", is_flag=True, help="The names `server` and `client` lead to IPv6 addresses.")
 @click.option("--repeat", type=click.IntRange(2, 100), default=3, metavar="N", help="Runs of each pair, to learn what varies.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=10.0, metavar="SECONDS", help="For each run.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="For each run. 10, and 30 with --vm, when it is not given.",
+)
 @click.option("--dissect", metavar="PROTOCOL", help="Names of fields: those of Wireshark, which reads the packets as this protocol.")
 @click.option("--fields", type=FILE, metavar="FILE", help="Names of fields: a description of the messages.")
 @click.option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,3 +179,22 @@ def test_what_makes_no_sense_is_the_users_mistake(options: dict[str, object], wo
 
 def test_both_pairs_of_a_program_alone_are_its_own() -> None:
     assert outcome(b"a", b"a").pairs == (LITTLE, BIG)
+
+
+def test_a_client_that_was_ended_and_had_sent_nothing_is_said_to_need_longer_perhaps() -> None:
+    late, answered = Ending(None, problem="did not end within 10 s"), Ending(None, stopped=True, waited=True)
+    for ending in (late, answered):
+        silent = ending.of_silence(10)
+        assert silent.words == "did not end within 10 s, and had sent nothing; --timeout gives it longer"
+        assert silent.late
+        assert not silent.well
+    for ending in (WELL, Ending(3), Ending(None, problem="was not run, as the server had ended"), Ending(None, stopped=True)):
+        assert ending.of_silence(10) is ending
+
+
+def test_the_time_limit_is_longer_for_translated_kernels_unless_it_is_given() -> None:
+    def limit(**options: Any) -> float:
+        return plan(script="true", **options).timeout_s
+
+    assert limit() < limit(vm=True)
+    assert limit(timeout_s=5, vm=True) == limit(timeout_s=5) == 5
