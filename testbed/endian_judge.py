@@ -47,7 +47,7 @@ def judge(runs: Runs, names: Names = NAMELESS, *, emulated: bool = False) -> Jud
     unsure: list[str] = []
     if not findings and not outcomes:
         for role in ROLES:
-            silent, only = _only_one_sends(runs, role)
+            silent, only = _only_one_sends(runs, role, emulated=emulated)
             outcomes += silent
             unsure += only
     if findings:
@@ -195,7 +195,7 @@ def _otherwise(runs: Runs, role: Role, names: Names, *, sure: bool, emulated: bo
     return found
 
 
-def _only_one_sends(runs: Runs, role: Role) -> tuple[list[Finding], list[str]]:
+def _only_one_sends(runs: Runs, role: Role, *, emulated: bool) -> tuple[list[Finding], list[str]]:
     """Messages that a role sends in every run on one byte order, and in none on the other: a finding where the other sends nothing at all;
     else perhaps one host is merely slower."""
     findings: list[Finding] = []
@@ -205,8 +205,13 @@ def _only_one_sends(runs: Runs, role: Role) -> tuple[list[Finding], list[str]]:
         ever = set.union(*(_data_of(run, role) for run in runs[other]))
         only = sorted(always - ever)
         if only and not ever:
-            details = tuple(f"{channel}: {hexadecimal(_cut(runs[own][0], channel))}" for channel in only[:4])
-            findings.append(Finding(f"the {role} sends nothing on a {other[0]}-endian host", details, (own, other), role))
+            details = [f"{channel}: {hexadecimal(_cut(runs[own][0], channel))}" for channel in only[:4]]
+            if not (ending := runs[other][0].endings[role]).well:
+                details.append(f"{_name(runs, other)}: the {role}: {ending.words}")
+                details += [f"the {role} wrote: {ending.last_line}"] if ending.last_line else []
+            if emulated and other == BIG:
+                details.append(OF_THE_EMULATION)
+            findings.append(Finding(f"the {role} sends nothing on a {other[0]}-endian host", tuple(details), (own, other), role))
         else:
             said = ((channel, f"only the {own[0]}-endian host sends it: {hexadecimal(_cut(runs[own][0], channel))}") for channel in only)
             unsure += _together(said)
@@ -224,13 +229,21 @@ def _well(runs: Sequence[Run]) -> bool:
     return all(run.well for run in runs)
 
 
+def _alone(runs: Runs) -> bool:
+    return runs[LITTLE] is runs["little", "big"]
+
+
+def _name(runs: Runs, pair: Pair) -> str:
+    return f"the {pair[0]}-endian host" if _alone(runs) else name_of(pair)
+
+
 def _outcomes(runs: Runs, *, emulated: bool) -> list[Finding]:
     """Pairs that fail while a pair of one byte order does not."""
     bad = tuple(pair for pair in PAIRS if not _well(runs[pair]))
     good = next((pair for pair in (LITTLE, BIG) if pair not in bad), None)
     if not bad or good is None:
         return []
-    if runs[LITTLE] is runs["little", "big"]:  # a client alone
+    if _alone(runs):
         bad = (LITTLE,) if LITTLE in bad else (BIG,)
         title = f"it fails on the {bad[0][0]}-endian host only"
     elif LITTLE not in bad and BIG not in bad:
@@ -243,9 +256,9 @@ def _outcomes(runs: Runs, *, emulated: bool) -> list[Finding]:
     for pair in bad:
         run = next(run for run in runs[pair] if not run.well)
         words = "; ".join(f"the {role}: {ending.words}" for role, ending in run.endings.items() if not ending.well)
-        details.append(f"{name_of(pair)}: {words}")
+        details.append(f"{_name(runs, pair)}: {words}")
         if where := parting([one.said.turns for one in runs[good]], run.said.turns):
-            details.append(f"{name_of(pair)}, against {name_of(good)}: {where}")
+            details.append(f"{_name(runs, pair)}, against {_name(runs, good)}: {where}")
         details += [f"the {role} wrote: {line}" for role, ending in run.endings.items() if not ending.well and (line := ending.last_line)]
     if emulated and BIG in bad and LITTLE not in bad:
         details.append(OF_THE_EMULATION)
@@ -300,7 +313,7 @@ def _inconclusive(runs: Runs, comparisons: Mapping[Role, _Comparisons]) -> Itera
     for pair in PAIRS:
         for run in runs[pair]:
             for part in run.said.partial:
-                yield f"{name_of(pair)}: the capture has only a part of {part}"
+                yield f"{_name(runs, pair)}: the capture has only a part of {part}"
 
 
 def _of_messages(runs: Runs, comparisons: Mapping[Role, _Comparisons]) -> Iterable[_Said]:

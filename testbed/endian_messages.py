@@ -9,7 +9,7 @@ from typing import Literal
 
 from testbed.capture import Packet
 from testbed.network import Address, Endpoint
-from testbed.wire import ACK, FIN, RST, SYN, Conversation, Segment, bare, conversations, datagrams
+from testbed.wire import ACK, FIN, RST, SYN, Conversation, Segment, bare, conversations, datagrams, part_of
 
 Role = Literal["client", "server"]
 ROLES: tuple[Role, Role] = ("client", "server")
@@ -114,10 +114,11 @@ def said(
 ) -> Said:
     """What the hosts of the two roles, known by their addresses, said to each other in ``packets``, or to everybody.
 
-    ``listening`` are the server's ports, for those that it is never asked on. ``macs`` are those of the hosts whose other frames count too.
-    Where ``others`` is a role, whatever address is not in ``hosts`` is that one's, in what is said with a host of ``hosts``.
+    ``listening`` are the server's ports, for those that it is never asked on. ``macs`` are the hosts', whose frames that are no IP
+    packets count too; and what they send from an address that is no host's, as a DHCP client does that has none yet, is theirs.
+    Where ``others`` is a role, whatever address is nobody's is that one's, in what is said with a host of ``hosts``.
     """
-    role_of = _Roles(hosts, others)
+    role_of = _Roles({role: {*hosts.get(role, ()), *more} for role, more in _more_addresses(packets, hosts, macs or {}).items()}, others)
     messages: dict[Channel, bytes] = {}
     turns: list[tuple[float, Turn]] = []
     partial: list[str] = []
@@ -156,6 +157,18 @@ def said(
         messages[Channel("server", "port of", number)] = port.to_bytes(2, "big")
     turns.sort(key=lambda turn: turn[0])
     return Said(messages, tuple(_joined(turn for _, turn in turns)), tuple(partial))
+
+
+def _more_addresses(
+    packets: Iterable[Packet], hosts: Mapping[Role, Collection[Address]], macs: Mapping[bytes, Role]
+) -> dict[Role, set[Address]]:
+    """The addresses, other than the hosts' own, that only one of them sends from."""
+    known = {address for addresses in hosts.values() for address in addresses}
+    senders: dict[Address, set[Role]] = {}
+    for packet in packets:
+        if packet.source_mac in macs and (part := part_of(packet)) and part.source not in known:
+            senders.setdefault(part.source, set()).add(macs[packet.source_mac])
+    return {role: {address for address, roles in senders.items() if roles == {role}} for role in ROLES}
 
 
 def _others(packets: Sequence[Packet], role_of: _Roles, macs: Mapping[bytes, Role]) -> Iterator[tuple[Role, Channel, bytes, float, bool]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from testbed.endian_groups import grouped
-from testbed.endian_report import BYTES_IN_ROW, Cell, cells, rows_of, seen_in, sides, summary, verdict, who
+from testbed.endian_report import BYTES_IN_ROW, Cell, cells, rows_of, seen_in, sides, summary, verdict, who, written
 from testbed.endian_run import Outcome
 from testbed.endian_runs import Finding
 
@@ -19,7 +19,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; p
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
 h2 { font-size: 1.1rem; margin: 0 0 .5rem; }
 .verdict { font-weight: bold; margin: 0 0 1rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } pre { white-space: pre-wrap; }
 table { border-collapse: collapse; }
 .pairs th, .pairs td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .pairs th, .pairs td { overflow-wrap: normal; }
@@ -65,6 +65,7 @@ def page(outcome: Outcome) -> str:
         *(_finding(number, one, alone=outcome.alone) for number, one in enumerate(grouped(judged.findings), 1)),
         *_list("May follow from that", judged.consequences),
         *_list("Nothing can be said", judged.inconclusive),
+        *(_output(heading, lines) for heading, lines in written(outcome)),
         "</body>\n</html>\n",
     ]
     return "\n".join(parts)
@@ -126,6 +127,11 @@ def _list(heading: str, lines: tuple[str, ...]) -> list[str]:
         return []
     items = "".join(f"<li>{_text(line)}</li>" for line in lines)
     return [f'<section class="finding"><h2>{heading}</h2><ul>{items}</ul></section>']
+
+
+def _output(heading: str, lines: list[str]) -> str:
+    text = "\n".join(map(_text, lines))
+    return f'<section class="finding"><h2>{_text(heading)}</h2><div class="scroll"><pre>{text}</pre></div></section>'
 
 
 def _text(text: str) -> str:

@@ -52,8 +52,10 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
             for line in lines:
                 _say(console, Text(printable(line)), 2)
     console.print()
-    if judged.failed and not judged.findings:
-        _print_failure(console, outcome)
+    for heading, output in written(outcome):
+        console.print(Text(printable(heading), style=WRONG))
+        for line in output:
+            console.print(Text(f"  | {printable(line)}"), soft_wrap=True)
     _say(console, Text(summary(outcome), style=f"bold {GOOD}" if verdict(outcome) == "NO FINDING" else "bold"))
 
 
@@ -66,8 +68,10 @@ def summary(outcome: Outcome) -> str:
         where = f" in {places} places" if places > count else ""
         return f"{count} {'finding' if count == 1 else 'findings'}{where}: the program is not the same on both byte orders."
     if what == "FAILED":
-        where = "on both byte orders" if outcome.alone else "also between hosts of one byte order"
-        return f"The program fails {where}, so nothing is known about its byte order."
+        if not outcome.alone:
+            return "The program fails also between hosts of one byte order, so nothing is known about its byte order."
+        hint = "; if it should end like that, as nobody answers it: --script \"sh -c '...; true'\"" if judged.sent else ""
+        return f"The program fails on both byte orders, so nothing is known about its byte order{hint}."
     if what == "NOTHING SENT":
         loopback = "; what a host sends to itself (127.0.0.1) is not seen: send to `server`" if outcome.alone else ""
         return f"Nothing was sent: not one byte of data, so nothing is known about its byte order{loopback}."
@@ -139,16 +143,19 @@ def _print_finding(console: Console, number: int, finding: Finding, *, alone: bo
         _say(console, Text(seen_in(finding), style=QUIET), 3)
 
 
-def _print_failure(console: Console, outcome: Outcome) -> None:
-    """What the programs of the first pair that fails wrote."""
-    pair = next(pair for pair in PAIRS if not all(run.well for run in outcome.runs[pair]))
-    run = next(run for run in outcome.runs[pair] if not run.well)
+def written(outcome: Outcome) -> Iterator[tuple[str, list[str]]]:
+    """How the programs ended, and the first and last lines that they wrote, where that is all there is to go by: nothing was sent, or it
+    fails also between hosts of one byte order."""
+    if verdict(outcome) not in ("FAILED", "NOTHING SENT"):
+        return
+    pair, run = next(((pair, run) for pair in PAIRS for run in outcome.runs[pair] if not run.well), (PAIRS[0], outcome.runs[PAIRS[0]][0]))
+    where = f"on the {pair[0]}-endian host" if outcome.alone else name_of(pair)
     for role in ROLES[:1] if outcome.alone else ROLES:
         ending = run.endings[role]
-        where = f"on the {pair[0]}-endian host" if outcome.alone else name_of(pair)
-        _say(console, Text(f"{where}, the {role}: {printable(ending.words)}", style=WRONG))
-        for line in [*ending.stdout.splitlines(), *ending.stderr.splitlines()][-MOST_OUTPUT_LINES:]:
-            console.print(Text(f"  | {printable(line)}"), soft_wrap=True)
+        lines = [*ending.stdout.splitlines(), *ending.stderr.splitlines()]
+        if len(lines) > MOST_OUTPUT_LINES:  # what is wrong stands before a page of usage, and behind a log
+            lines = [*lines[: MOST_OUTPUT_LINES // 2], "...", *lines[-MOST_OUTPUT_LINES // 2 :]]
+        yield f"{where}, the {role}: {ending.words}", lines
 
 
 def _say(console: Console, text: Text, indent: int = 0) -> None:

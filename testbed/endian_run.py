@@ -32,6 +32,7 @@ from testbed.network import Address
 from testbed.observe import Socket
 from testbed.process import Deadline, Result
 from testbed.recording import FILE_HEADER, RECORD_HEADER, records
+from testbed.topology_values import DEFAULT_CAPABILITIES
 
 REPEAT = 3
 TIMEOUT_S = 10.0
@@ -52,6 +53,9 @@ COOKED_MAC = slice(12, 18)  # of who sent it, in a frame of a capture of all por
 TO_ALL = "224.0.0.0/3"
 OTHER: Mapping[Role, Role] = {"client": "server", "server": "client"}
 ORDERS: tuple[ByteOrder, ByteOrder] = ("little", "big")
+
+# What a server that somebody wrote for a usual machine may need more than other hosts' programs: it changes its root, drops what it may do.
+MORE_CAPABILITIES = ("FSETID", "SETPCAP", "SYS_CHROOT")
 
 Progress = Callable[[str, str], None]
 
@@ -167,7 +171,10 @@ def _topology(plan: Plan, made: Mapping[tuple[Role, ByteOrder], Path]) -> str:
         kind = "native" if order == "little" else "vm" if plan.vm else "emulated"
         # Whatever a client alone sends to whomever, the other host takes it. For others a kernel wants to know where all hosts are.
         routes = [{"to": "default" if plan.alone else TO_ALL, "via": host_name(OTHER[role], order)}]
-        return {"kind": kind, "files": files(role, order), "packages": list(plan.packages), "pip": list(plan.pip), "routes": routes}
+        given: dict[str, object] = {"kind": kind, "files": files(role, order), "routes": routes}
+        if kind != "vm":  # whose commands are root of their own kernel
+            given["capabilities"] = [*DEFAULT_CAPABILITIES, *MORE_CAPABILITIES]
+        return {**given, "packages": list(plan.packages), "pip": list(plan.pip)}
 
     hosts = {host_name(role, order): host(role, order) for role in ROLES for order in ORDERS}
     if plan.protocol:

@@ -149,6 +149,26 @@ def test_broadcast_and_multicast_go_to_the_own_pair_only_and_a_client_is_given_i
     assert heard == {pair: {"10 00\n10 00\n" if pair[0] == "little" else "00 10\n00 10\n"} for pair in PAIRS}
 
 
+WITHOUT_AN_ADDRESS = """
+import os, socket, struct
+os.chroot("/root")
+datagram = struct.pack("!4H", 68, 67, 8 + 4, 0) + struct.pack("=I", 4711)
+header = struct.pack("!2B3H2BH4s4s", 0x45, 0, 20 + len(datagram), 0, 0, 64, 17, 0, bytes(4), b"\\xff" * 4)
+total = sum(struct.unpack("!10H", header))
+header = header[:10] + struct.pack("!H", 0xFFFF - total % 0xFFFF) + header[12:]
+own = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+own.sendto(header + datagram, ("eth0", 0x0800, 0, 0, b"\\xff" * 6))
+"""
+
+
+@pytest.mark.long
+def test_a_program_alone_may_have_no_address_yet_and_change_its_root(tmp_path: Path) -> None:
+    """As DHCP clients and daemons do."""
+    (tmp_path / "discover.py").write_text(WITHOUT_AN_ADDRESS)
+    with pytest.raises(CheckFailed, match=r"offset 0, 4 bytes, sent in host order: 67 12 00 00 from the little-endian"):
+        assert_same(script=str(tmp_path / "discover.py"), repeat=2)
+
+
 def test_the_command_shows_findings_keeps_packets_and_leaves_with_1(tmp_path: Path) -> None:
     arguments: list[str | Path] = [
         "--server",

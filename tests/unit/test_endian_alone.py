@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import pytest
 
 from testbed.capture import Packet
 from testbed.endian import plan
-from testbed.endian_judge import judge
+from testbed.endian_judge import OF_THE_EMULATION, judge
 from testbed.endian_messages import Channel, Role, Said, said
 from testbed.endian_page import page
 from testbed.endian_program import DIRECTORY, read_script
-from testbed.endian_report import as_json, summary, verdict
+from testbed.endian_report import as_json, summary, verdict, written
 from testbed.endian_run import Outcome
 from testbed.endian_runs import BIG, LITTLE, Ending, Run, alone
 from testbed.errors import InputError
@@ -45,6 +46,20 @@ def test_whatever_address_it_sends_to_is_taken_for_the_other_role() -> None:
     assert found.messages[DATAGRAM] == b"one"
     assert found.messages[Channel("server", "udp", 1, 1)] == b"answer"
     assert found.messages[Channel("client", "port to", 1)] == (5683).to_bytes(2, "big")
+
+
+def test_what_it_sends_from_an_address_that_is_nobodys_is_its_own_by_its_mac() -> None:
+    nowhere, everybody = ip_address("0.0.0.0"), ip_address("255.255.255.255")
+    discover, offer = udp(b"discover", source=nowhere, destination=everybody), udp(b"offer", destination=nowhere)
+    own, foreign = (replace(discover, source_mac=mac) for mac in (b"own mac", b"another"))
+    assert heard(foreign).messages == {}
+    assert heard(own).messages[DATAGRAM] == b"discover"
+    hosts: dict[Role, list[Address]] = {"client": [OWN], "server": [OTHER]}
+    macs: dict[bytes, Role] = {**MACS, b"server's": "server"}
+    found = said([own, replace(offer, source_mac=b"server's")], hosts, macs=macs)
+    assert found.messages[DATAGRAM] == b"discover"
+    # An address that both send from is nobody's.
+    assert DATAGRAM not in said([own, replace(discover, source_mac=b"server's")], hosts, macs=macs).messages
 
 
 def test_what_others_say_to_each_other_is_not_its_own() -> None:
@@ -89,6 +104,16 @@ def test_nothing_sent_is_no_pass_and_says_where_it_may_have_gone() -> None:
     assert "127.0.0.1" in summary(result)
 
 
+def test_what_a_program_wrote_that_sent_nothing_is_shown() -> None:
+    usage = Ending(0, stdout="Usage:\n" * 9, stderr="no such <host>\n")
+    result = outcome(b"", b"", little_ends=usage, big_ends=usage)
+    ((heading, lines),) = written(result)
+    assert heading == "on the little-endian host, the client: exit code 0"
+    assert lines == [*["Usage:"] * 3, "...", *["Usage:"] * 2, "no such <host>"]
+    assert "Usage:\nno such &lt;host&gt;</pre>" in page(result)
+    assert not list(written(outcome(b"abcd", b"abcd", little_ends=usage, big_ends=usage)))
+
+
 def test_who_waits_for_an_answer_in_vain_has_done_well() -> None:
     ending = Ending(None, stopped=True, waited=True)
     result = outcome(b"abcd", b"abcd", little_ends=ending, big_ends=ending)
@@ -107,6 +132,9 @@ def test_failing_on_both_is_no_finding_but_a_failure() -> None:
     result = outcome(b"", b"", little_ends=Ending(1), big_ends=Ending(1))
     assert verdict(result) == "FAILED"
     assert "on both byte orders" in summary(result)
+    assert "true" not in summary(result)
+    assert list(written(result)) == [("on the little-endian host, the client: exit code 1", [])]
+    assert "; true" in summary(outcome(b"abcd", b"abcd", little_ends=Ending(1), big_ends=Ending(1)))
 
 
 def test_sending_on_one_byte_order_only_is_no_pass() -> None:
@@ -114,6 +142,18 @@ def test_sending_on_one_byte_order_only_is_no_pass() -> None:
     (found,) = result.judgement.findings
     assert found.title == "the client sends nothing on a big-endian host"
     assert found.details == ("UDP datagram 1: 61 62 63 64",)
+
+
+def test_who_sends_on_one_byte_order_only_and_fails_on_both_is_quoted() -> None:
+    late, failed = Ending(None, problem="did not end within 10 s"), Ending(1, stderr="no interface\n")
+    runs = outcome(b"abcd", b"", little_ends=late, big_ends=failed).runs
+    (found,) = judge(runs, emulated=True).findings
+    assert found.details == (
+        "UDP datagram 1: 61 62 63 64",
+        "the big-endian host: the client: exit code 1",
+        "the client wrote: no interface",
+        OF_THE_EMULATION,
+    )
 
 
 def test_one_message_more_on_one_byte_order_is_said_and_no_finding() -> None:
