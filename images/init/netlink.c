@@ -192,6 +192,14 @@ int set_address(const char *device, const char *cidr)
                                               .ifa_index = index};
     add_attribute(&request, IFA_LOCAL, prefix.address, address_size(prefix.family));
     add_attribute(&request, IFA_ADDRESS, prefix.address, address_size(prefix.family));
+    if (prefix.family == AF_INET && prefix.length < 31) {
+        /* The kernel takes it as it is; programs ask for it with SIOCGIFBRDADDR and would send to 0.0.0.0 (RFC 3021: not of a /31). */
+        unsigned char broadcast[4];
+        memcpy(broadcast, prefix.address, sizeof broadcast);
+        for (unsigned bit = prefix.length; bit < 32; bit++)
+            broadcast[bit / 8] |= (unsigned char)(0x80 >> bit % 8);
+        add_attribute(&request, IFA_BROADCAST, broadcast, sizeof broadcast);
+    }
     return ask(&request);
 }
 

@@ -166,6 +166,14 @@ def test_devices_come_in_the_files_order_with_the_addresses_and_mtu_of_their_net
                 assert f" {address}/" in text_of(host, "ip", "address", "show", "dev", device)
 
 
+@BOTH
+def test_programs_are_told_where_to_send_what_is_for_everybody(lab: Lab, name: str) -> None:
+    """By SIOCGIFBRDADDR, as netdevice(7) has it."""
+    asked = "fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8919, b'eth1'.ljust(40, bytes(1)))[20:24]"
+    found = lab.host(name).run(["python3", "-c", f"import fcntl, socket; print(socket.inet_ntoa({asked}))"]).check().text
+    assert found == "10.95.1.255\n"
+
+
 def test_no_packet_is_larger_than_the_mtu(lab: Lab) -> None:
     fits, too_large = (
         lab.host("quiet").run(["ping", "-4", "-c", "1", "-W", "10", "-M", "do", "-s", str(size), "router"]) for size in (1372, 1373)
