@@ -122,13 +122,15 @@ def _words(little: Stretch, big: Stretch, differing: set[int], varying: set[int]
 
 def _mirrored(little: Stretch, big: Stretch, offset: int, width: int) -> bool:
     """Whether a word that varies from run to run does so at opposite ends, and is otherwise the other host's backwards: a time in
-    host order. At least two bytes must say so, and none may vary on both hosts at once: then it may be any number."""
+    host order. At least two bytes must say so, and none may vary on both hosts at once: then it may be any number. Where it is the
+    little-endian host's end that varies, as of a program that always swaps, zeros say nothing: memory that was never written has many."""
     inside = range(offset, offset + width)
     of_little, of_big = ({at for at in inside if at in one.varying} for one in (little, big))
     if not of_little or not of_big or of_little & of_big:
         return False
     steady = [(at, 2 * offset + width - 1 - at) for at in inside if at not in of_little and 2 * offset + width - 1 - at not in of_big]
-    return len(steady) >= 2 and all(little.data[here] == big.data[there] for here, there in steady)
+    sure = max(of_little) < min(of_big) or any(little.data[here] for here, _ in steady)
+    return sure and len(steady) >= 2 and all(little.data[here] == big.data[there] for here, there in steady)
 
 
 def _fitting(words: Sequence[Place], differing: set[int], size: int) -> list[Place]:

@@ -127,6 +127,14 @@ def test_a_time_in_host_order_is_found_though_it_varies() -> None:
     assert (found.place, found.varies) == (Place(0, 4), True)
 
 
+def test_a_time_that_is_swapped_on_both_hosts_is_found_and_memory_that_was_never_written_is_no_such_time() -> None:
+    little, big = ([struct.pack(order, 0x665E5F10 + run) for run in runs] for order, runs in ((">I", range(3)), ("<I", range(3, 6))))
+    (found,) = compare(little, big).differences
+    assert (found.place, found.varies) == (Place(0, 4), True)
+    little, big = [bytes.fromhex(f"00 00 e8 {run}") for run in ("72", "41")], [bytes.fromhex(f"{run} 00 00") for run in ("e9 03", "91 04")]
+    assert not any(one.kind == "reversed" for one in compare(little, big).differences)
+
+
 def test_a_time_that_carries_into_a_higher_byte_between_the_hosts_is_no_finding() -> None:
     little = [struct.pack(">I", 0x665E5FFD + run) for run in range(3)]
     big = [struct.pack(">I", 0x665E6001 + run) for run in range(3)]
