@@ -217,7 +217,7 @@ def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
         if plan.alone:
             del own["server"]
         macs = {mac_bytes(of_role): role for role, of_role in own.items()}
-        heard = said(_within(packets, one.span), own, one.listening, macs=macs, others="server" if plan.alone else None)
+        heard = said(_of_pair(packets, pair, one.span, addresses), own, one.listening, macs=macs, others="server" if plan.alone else None)
         if not heard.payload:
             return Run({**one.endings, "client": one.endings["client"].of_silence(plan.timeout_s)}, heard)
         return Run(one.endings, heard)
@@ -354,8 +354,11 @@ def _addresses(host: Host, plan: Plan) -> Iterator[Address]:
     yield from sorted(everything, key=lambda one: one.version, reverse=plan.ipv6)
 
 
-def _within(packets: Sequence[Packet], span: tuple[float, float]) -> list[Packet]:
-    return [one for one in packets if span[0] <= one.time_s <= span[1]]
+def _of_pair(packets: Sequence[Packet], pair: Pair, span: tuple[float, float], addresses: Mapping[str, Sequence[Address]]) -> list[Packet]:
+    """The packets of a run, without those of the pair that ran at the same time: both may send from the same address, such as 0.0.0.0."""
+    own = {host_name(role, order) for role, order in zip(ROLES, pair, strict=True)}
+    others = {mac_bytes(of_host) for name, of_host in addresses.items() if name not in own}
+    return [one for one in packets if span[0] <= one.time_s <= span[1] and one.source_mac not in others]
 
 
 def keep_packets(outcome: Outcome, directory: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 
 from testbed.capture import Packet
 from testbed.endian import plan
+from testbed.endian_identity import host_name, mac_bytes
 from testbed.endian_judge import OF_THE_EMULATION, judge
-from testbed.endian_messages import Channel, Role, Said, said
+from testbed.endian_messages import ROLES, Channel, Role, Said, said
 from testbed.endian_page import page
 from testbed.endian_program import DIRECTORY, read_script
 from testbed.endian_report import as_json, summary, verdict, written
-from testbed.endian_run import Outcome
+from testbed.endian_run import ORDERS, Outcome, _of_pair
 from testbed.endian_runs import BIG, LITTLE, Ending, Run, alone
 from testbed.errors import InputError
 from testbed.network import Address
@@ -60,6 +62,14 @@ def test_what_it_sends_from_an_address_that_is_nobodys_is_its_own_by_its_mac() -
     assert found.messages[DATAGRAM] == b"discover"
     # An address that both send from is nobody's.
     assert DATAGRAM not in said([own, replace(discover, source_mac=b"server's")], hosts, macs=macs).messages
+
+
+def test_the_pair_that_runs_at_the_same_time_is_not_heard_though_it_sends_from_the_same_address() -> None:
+    addresses = {host_name(role, order): [ip_address(f"10.1.0.{n}")] for n, (role, order) in enumerate(product(ROLES, ORDERS), 2)}
+    sent = [replace(udp(b"discover"), source_mac=mac_bytes(of_host), time_s=5.0) for of_host in addresses.values()]
+    kept = _of_pair(sent, BIG, (4.0, 6.0), addresses)
+    assert [one.source_mac for one in kept] == [mac_bytes(addresses[host_name(role, "big")]) for role in ROLES]
+    assert _of_pair(sent, BIG, (5.5, 6.0), addresses) == []
 
 
 def test_what_others_say_to_each_other_is_not_its_own() -> None:
