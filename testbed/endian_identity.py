@@ -18,6 +18,11 @@ def host_name(role: Role, order: ByteOrder) -> str:
     return f"{role}-{'le' if order == 'little' else 'be'}"
 
 
+def host_names(pair: Pair) -> dict[Role, str]:
+    """The names of the hosts of a pair."""
+    return {role: host_name(role, order) for role, order in zip(ROLES, pair, strict=True)}
+
+
 def as_little(run: Run, pair: Pair, addresses: Mapping[str, Sequence[Address]]) -> Run:
     """A run of a pair as if its hosts were called, and had the ``addresses`` (by host), of the pair of little-endian ones: in messages also
     as the bytes of an address, either way round. What would change the length of a message is left as it is."""

@@ -206,9 +206,9 @@ def _only_one_sends(runs: Runs, role: Role, *, emulated: bool) -> tuple[list[Fin
         only = sorted(always - ever)
         if only and not ever:
             details = [f"{channel}: {hexadecimal(_cut(runs[own][0], channel))}" for channel in only[:4]]
-            if not (ending := runs[other][0].endings[role]).well:
-                details.append(f"{_name(runs, other)}: the {role}: {ending.words}")
-                details += [f"the {role} wrote: {ending.last_line}"] if ending.last_line else []
+            run = runs[other][0]
+            if words := _bad_ends(run, [role]):
+                details += [f"{_name(runs, other)}: {words}", *_last_words(run, [role])]
             if emulated and other == BIG:
                 details.append(OF_THE_EMULATION)
             findings.append(Finding(f"the {role} sends nothing on a {other[0]}-endian host", tuple(details), (own, other), role))
@@ -234,7 +234,17 @@ def _alone(runs: Runs) -> bool:
 
 
 def _name(runs: Runs, pair: Pair) -> str:
-    return f"the {pair[0]}-endian host" if _alone(runs) else name_of(pair)
+    return name_of(pair, alone=_alone(runs))
+
+
+def _bad_ends(run: Run, roles: Sequence[Role] = ROLES) -> str:
+    """How those of a run ended that did not end well."""
+    return "; ".join(f"the {role}: {run.endings[role].words}" for role in roles if not run.endings[role].well)
+
+
+def _last_words(run: Run, roles: Sequence[Role] = ROLES) -> list[str]:
+    """What those wrote last that did not end well."""
+    return [f"the {role} wrote: {line}" for role in roles if not run.endings[role].well and (line := run.endings[role].last_line)]
 
 
 def _outcomes(runs: Runs, *, emulated: bool) -> list[Finding]:
@@ -255,11 +265,10 @@ def _outcomes(runs: Runs, *, emulated: bool) -> list[Finding]:
     details = []
     for pair in bad:
         run = next(run for run in runs[pair] if not run.well)
-        words = "; ".join(f"the {role}: {ending.words}" for role, ending in run.endings.items() if not ending.well)
-        details.append(f"{_name(runs, pair)}: {words}")
+        details.append(f"{_name(runs, pair)}: {_bad_ends(run)}")
         if where := parting([one.said.turns for one in runs[good]], run.said.turns):
             details.append(f"{_name(runs, pair)}, against {_name(runs, good)}: {where}")
-        details += [f"the {role} wrote: {line}" for role, ending in run.endings.items() if not ending.well and (line := ending.last_line)]
+        details += _last_words(run)
     if emulated and BIG in bad and LITTLE not in bad:
         details.append(OF_THE_EMULATION)
     return [Finding(title, tuple(details), bad)]
@@ -302,7 +311,7 @@ def _why_it_fails(runs: Runs) -> str:
         if _well(runs[pair]):
             return ""
     run = next(run for run in runs[LITTLE] if not run.well)
-    return "; ".join(f"the {role}: {ending.words}" for role, ending in run.endings.items() if not ending.well)
+    return _bad_ends(run)
 
 
 # What cannot be said

@@ -12,7 +12,7 @@ from rich.text import Text
 from testbed.endian_groups import grouped
 from testbed.endian_messages import ROLES, Role
 from testbed.endian_run import Outcome
-from testbed.endian_runs import PAIRS, Finding, Pair, Run, name_of
+from testbed.endian_runs import PAIRS, Finding, Pair, Run, name_of, where
 from testbed.report import GAP, QUIET, WRONG, printable
 
 BYTES_IN_ROW = 16
@@ -65,8 +65,8 @@ def summary(outcome: Outcome) -> str:
     what = verdict(outcome)
     if what == "FINDINGS":
         count, places = len(grouped(judged.findings)), len(judged.findings)
-        where = f" in {places} places" if places > count else ""
-        return f"{count} {'finding' if count == 1 else 'findings'}{where}: the program is not the same on both byte orders."
+        spread = f" in {places} places" if places > count else ""
+        return f"{count} {'finding' if count == 1 else 'findings'}{spread}: the program is not the same on both byte orders."
     if what == "FAILED":
         if not outcome.alone:
             return "The program fails also between hosts of one byte order, so nothing is known about its byte order."
@@ -149,13 +149,12 @@ def written(outcome: Outcome) -> Iterator[tuple[str, list[str]]]:
     if verdict(outcome) not in ("FAILED", "NOTHING SENT"):
         return
     pair, run = next(((pair, run) for pair in PAIRS for run in outcome.runs[pair] if not run.well), (PAIRS[0], outcome.runs[PAIRS[0]][0]))
-    where = f"on the {pair[0]}-endian host" if outcome.alone else name_of(pair)
     for role in ROLES[:1] if outcome.alone else ROLES:
         ending = run.endings[role]
         lines = [*ending.stdout.splitlines(), *ending.stderr.splitlines()]
         if len(lines) > MOST_OUTPUT_LINES:  # what is wrong stands before a page of usage, and behind a log
             lines = [*lines[: MOST_OUTPUT_LINES // 2], "...", *lines[-MOST_OUTPUT_LINES // 2 :]]
-        yield f"{where}, the {role}: {ending.words}", lines
+        yield f"{where(pair, alone=outcome.alone)}, the {role}: {ending.words}", lines
 
 
 def _say(console: Console, text: Text, indent: int = 0) -> None:

@@ -21,11 +21,11 @@ from testbed.architecture import ByteOrder
 from testbed.capture import ALL_PORTS, Packet, capture, read_pcap
 from testbed.endian_dissect import PACKAGE, dissect
 from testbed.endian_fields import Names
-from testbed.endian_identity import as_little, host_name, mac_bytes
+from testbed.endian_identity import as_little, host_name, host_names, mac_bytes
 from testbed.endian_judge import NAMELESS, judge
 from testbed.endian_messages import ROLES, Role, said
 from testbed.endian_program import DIRECTORY, Program, check_files, compiled
-from testbed.endian_runs import BIG, LATE, LITTLE, PAIRS, Ending, Judgement, Pair, Run, alone
+from testbed.endian_runs import BIG, LATE, LITTLE, PAIRS, Ending, Judgement, Pair, Run, alone, where
 from testbed.errors import DeadlineExceeded, InputError, LabError, writing
 from testbed.host import Host, Process
 from testbed.network import Address
@@ -119,7 +119,7 @@ class Outcome:
 
 
 def _part_of(pcap: bytes, pair: Pair, addresses: Mapping[str, Sequence[Address]], spans: Sequence[tuple[float, float]]) -> bytes:
-    own = {mac_bytes(addresses[host_name(role, order)]) for role, order in zip(ROLES, pair, strict=True)}
+    own = {mac_bytes(addresses[name]) for name in host_names(pair).values()}
     kept = [
         record
         for time_s, record in records(pcap)
@@ -206,14 +206,14 @@ def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
                 if not todo:
                     continue
                 if number or pairs != TOGETHER[0]:
-                    lab.reset([host_name(role, order) for pair in todo for role, order in zip(ROLES, pair, strict=True)])
+                    lab.reset([name for pair in todo for name in host_names(pair).values()])
                 progress(f"run {number + 1} of {plan.repeat}", _words(plan, todo))
                 for pair, one in zip(todo, pool.map(lambda pair: _run(lab, plan, pair, addresses, hosts_files), todo), strict=True):
                     seen[pair].append(one)
     packets = read_pcap(captured.pcap)
 
     def run(pair: Pair, one: _Seen) -> Run:
-        own = {role: addresses[host_name(role, order)] for role, order in zip(ROLES, pair, strict=True)}
+        own = {role: addresses[name] for role, name in host_names(pair).items()}
         if plan.alone:
             del own["server"]
         macs = {mac_bytes(of_role): role for role, of_role in own.items()}
@@ -244,7 +244,7 @@ def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
 
 def _run(lab: Lab, plan: Plan, pair: Pair, addresses: Mapping[str, Sequence[Address]], hosts_files: Mapping[str, bytes]) -> _Seen:
     """One run: the server, then, once it listens, the client. ``hosts_files`` are each host's /etc/hosts as it is when new."""
-    client, server = (lab.host(host_name(role, order)) for role, order in zip(ROLES, pair, strict=True))
+    client, server = (lab.host(name) for name in host_names(pair).values())
     names = "".join(f"{addresses[one.name][0]}\t{role}\n" for role, one in (("client", client), ("server", server)))
     for host in (client, server):
         host.write("/etc/hosts", hosts_files[host.name] + names.encode())
@@ -275,7 +275,7 @@ def _deaf_to(others: Iterable[Sequence[Address]]) -> bytes:
 
 
 def _words(plan: Plan, pairs: Sequence[Pair]) -> str:
-    return " and ".join(f"on the {client}-endian host" if plan.alone else f"{client} to {server}" for client, server in pairs)
+    return " and ".join(where(pair, alone=plan.alone) for pair in pairs)
 
 
 def _run_alone(client: Host, sink: Host, plan: Plan) -> _Seen:
@@ -356,7 +356,7 @@ def _addresses(host: Host, plan: Plan) -> Iterator[Address]:
 
 def _of_pair(packets: Sequence[Packet], pair: Pair, span: tuple[float, float], addresses: Mapping[str, Sequence[Address]]) -> list[Packet]:
     """The packets of a run, without those of the pair that ran at the same time: both may send from the same address, such as 0.0.0.0."""
-    own = {host_name(role, order) for role, order in zip(ROLES, pair, strict=True)}
+    own = host_names(pair).values()
     others = {mac_bytes(of_host) for name, of_host in addresses.items() if name not in own}
     return [one for one in packets if span[0] <= one.time_s <= span[1] and one.source_mac not in others]
 

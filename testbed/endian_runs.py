@@ -114,9 +114,14 @@ class Judgement:
     failed: str = ""
 
 
-def name_of(pair: Pair) -> str:
-    """As it is shown."""
-    return f"{pair[0]} to {pair[1]}"
+def name_of(pair: Pair, *, alone: bool = False) -> str:
+    """As it is shown; of a client ``alone``, whose pairs have one host that counts."""
+    return f"the {pair[0]}-endian host" if alone else f"{pair[0]} to {pair[1]}"
+
+
+def where(pair: Pair, *, alone: bool) -> str:
+    """A pair as the place where something is."""
+    return f"on {name_of(pair, alone=True)}" if alone else name_of(pair)
 
 
 def alone(little: Sequence[Run], big: Sequence[Run]) -> dict[Pair, Sequence[Run]]:
