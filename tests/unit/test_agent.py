@@ -37,6 +37,8 @@ class Pipes:
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
 
     def send(self, data: bytes) -> None:
+        if self.stdin.closed:  # by a test; the reading thread may not have seen the agent's end yet
+            raise BrokenPipeError("the pipe to the agent was closed")
         view = memoryview(data)
         while view:
             view = view[self.stdin.write(view) :]
