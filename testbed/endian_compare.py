@@ -178,7 +178,7 @@ def _between_gaps(little: bytes, big: bytes, of_little: Sequence[Place], of_big:
     for here, there in zip(of_little, of_big, strict=True):
         tried = [_overlap(little, big, begins, (here.end, there.end)) for begins in _beginnings(here, there, len(little), len(big))]
         tried += _with_more_inside(little, big, here, there)
-        found, aside, more_blind, covered = min(tried, key=lambda one: _unlikelihood(one[0], one[3]))
+        found, aside, more_blind, covered = min(tried, key=lambda one: _unlikelihood(one[0], one[3] - one[1]))
         differences += found
         blind += more_blind
         compared |= covered - aside
@@ -227,9 +227,9 @@ def _beginnings(here: Place, there: Place, size: int, other: int) -> list[tuple[
     return [(one, another) for one, another in tried if here.offset <= one < here.end and there.offset <= another < there.end]
 
 
-def _unlikelihood(found: Sequence[Difference], covered: set[int]) -> tuple[int, int]:
-    """The fewer bytes remain unexplained the likelier; then the more that are compared."""
-    return sum(max(len(one.little), len(one.big)) for one in found if one.kind != "reversed"), -len(covered)
+def _unlikelihood(found: Sequence[Difference], compared: set[int]) -> tuple[int, int, int]:
+    """The fewer bytes remain unexplained the likelier; then the more that are compared; then the fewer words that are backwards."""
+    return sum(max(len(one.little), len(one.big)) for one in found if one.kind != "reversed"), -len(compared), len(found)
 
 
 def _steps(runs: Sequence[bytes]) -> int:
