@@ -106,7 +106,8 @@ def run(what: Plan, progress: Progress = lambda *_: None) -> Outcome:
 
 def assert_same(**options: Unpack[Options]) -> Outcome:
     """Run a client and a server on all four pairs of byte orders, or a script on both, and raise :class:`CheckFailed` with the findings if
-    there are any, or when nothing was sent; :class:`InputError` when the program does not work at all. See :class:`Options`."""
+    there are any, or when nothing was sent or could be compared; :class:`InputError` when the program does not work at all. See
+    :class:`Options`."""
     outcome = run(plan(**options))
     if (what := verdict(outcome)) == "NO FINDING":
         return outcome

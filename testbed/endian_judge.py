@@ -49,7 +49,7 @@ def judge(runs: Runs, names: Names = NAMELESS, *, emulated: bool = False) -> Jud
         for role in ROLES:
             silent, only = _only_one_sends(runs, role, emulated=emulated)
             outcomes += silent
-            unsure += only
+            unsure += [*only, *_together(_not_always_sent(runs, role))]
     if findings:
         consequences = [f"{one.title}" + (f": {one.details[0]}" if one.details else "") for one in outcomes if not one.role]
         consequences += _together(likewise)
@@ -62,7 +62,8 @@ def judge(runs: Runs, names: Names = NAMELESS, *, emulated: bool = False) -> Jud
         for role in ROLES
         for (first, second), of_pair in comparisons[role].items()
         if (first, second) == (LITTLE, BIG)
-        for one in of_pair.values()
+        for channel, one in of_pair.items()
+        if not channel.is_port
     ]
     return Judgement(
         findings=tuple(findings),
@@ -216,6 +217,15 @@ def _only_one_sends(runs: Runs, role: Role, *, emulated: bool) -> tuple[list[Fin
             said = ((channel, f"only the {own[0]}-endian host sends it: {hexadecimal(_cut(runs[own][0], channel))}") for channel in only)
             unsure += _together(said)
     return findings, unsure
+
+
+def _not_always_sent(runs: Runs, role: Role) -> Iterable[_Said]:
+    """Messages that one run has and another run between the same hosts has not."""
+    for pair in (LITTLE, BIG):
+        ever = set.union(*(_data_of(run, role) for run in runs[pair]))
+        always = set.intersection(*(_data_of(run, role) for run in runs[pair]))
+        for channel in sorted(ever - always):
+            yield channel, "not every run sends it, so it was not compared"
 
 
 def _data_of(run: Run, role: Role) -> set[Channel]:

@@ -26,13 +26,16 @@ GOOD, UNSURE = "green", "yellow"
 
 
 def verdict(outcome: Outcome) -> str:
-    """FINDINGS, NO FINDING, NOTHING SENT, or FAILED: it does not even work between hosts of one byte order."""
+    """FINDINGS, NO FINDING, NOTHING SENT, NOTHING COMPARED: all that was sent differs from run to run, or FAILED: it does not even work
+    between hosts of one byte order."""
     judged = outcome.judgement
     if judged.findings:
         return "FINDINGS"
     if judged.failed:
         return "FAILED"
-    return "NO FINDING" if judged.sent else "NOTHING SENT"
+    if not judged.sent:
+        return "NOTHING SENT"
+    return "NO FINDING" if judged.compared else "NOTHING COMPARED"
 
 
 def print_outcome(console: Console, outcome: Outcome) -> None:
@@ -75,6 +78,9 @@ def summary(outcome: Outcome) -> str:
     if what == "NOTHING SENT":
         loopback = "; what a host sends to itself (127.0.0.1) is not seen: send to `server`" if outcome.alone else ""
         return f"Nothing was sent: not one byte of data, so nothing is known about its byte order{loopback}."
+    if what == "NOTHING COMPARED":
+        hint = "let it send the same in every run, with a fixed seed, key or time"
+        return f"Nothing could be compared: no byte is the same in all runs, so nothing is known about its byte order; {hint}."
     aside = f"; {judged.set_aside} differ from run to run and were set aside" if judged.set_aside else ""
     return f"No finding: {judged.compared} bytes are the same from hosts of both byte orders{aside}."
 

@@ -102,8 +102,8 @@ class Finding:
 @dataclass(frozen=True)
 class Judgement:
     """``consequences`` are differences that may follow from the findings. ``inconclusive``: about what nothing can be said, and how to
-    learn more. ``failed`` is why the program does not work at all, not even between hosts of one byte order; ``sent`` counts bytes
-    of data."""
+    learn more. ``failed`` is why the program does not work at all, not even between hosts of one byte order. ``sent`` counts bytes of data
+    of all runs, ``compared`` those of one run that were compared with the other byte order's, ``set_aside`` those that vary."""
 
     findings: tuple[Finding, ...]
     consequences: tuple[str, ...]

@@ -11,7 +11,7 @@ import click
 from testbed.errors import CheckFailed, InputError
 from testbed.verbs import AS_JSON, console, print_json
 
-NOTHING_SENT = 4  # an exit code of its own: neither a pass nor a finding
+NOTHING_KNOWN = 4  # an exit code of its own: neither a pass nor a finding
 FILE: Any = click.Path(path_type=Path)
 
 
@@ -48,7 +48,7 @@ def endian(keep: Path | None, html: Path | None, as_json: bool, **options: Any) 
     python3. A SCRIPT runs on a host of either byte order, with another one (`server`) that takes whatever it sends, to whatever address and
     port, and answers nothing.
 
-    Exit code 0: no finding; 1: findings; 4: nothing was sent, so nothing is known.
+    Exit code 0: no finding; 1: findings; 4: nothing was sent, or nothing that could be compared, so nothing is known.
 
     \b
     Examples:
@@ -77,6 +77,5 @@ def endian(keep: Path | None, html: Path | None, as_json: bool, **options: Any) 
         print_json(report.as_json(outcome))
     else:
         report.print_outcome(console(), outcome)
-    codes = {"FINDINGS": CheckFailed.exit_code, "FAILED": InputError.exit_code, "NOTHING SENT": NOTHING_SENT}
-    if code := codes.get(report.verdict(outcome)):
-        sys.exit(code)
+    codes = {"NO FINDING": 0, "FINDINGS": CheckFailed.exit_code, "FAILED": InputError.exit_code}
+    sys.exit(codes.get(report.verdict(outcome), NOTHING_KNOWN))

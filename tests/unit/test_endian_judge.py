@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import struct
 import zlib
@@ -236,8 +238,11 @@ def test_names_and_addresses_of_hosts_are_those_of_the_little_endian_pair() -> N
 
 
 def outcome(talk: Talk) -> Outcome:
-    runs: dict[Pair, tuple[Run, ...]] = {pair: (talk(*pair),) * 3 for pair in PAIRS}
+    runs: dict[Pair, list[Run]] = {pair: [talk(*pair) for _ in range(3)] for pair in PAIRS}
     return Outcome(runs, judge(runs), {}, b"", {}, {})
+
+
+NONCES = (hashlib.sha256(bytes([count])).digest() for count in itertools.count())
 
 
 def shown(of: Outcome) -> str:
@@ -301,6 +306,17 @@ def test_what_is_said_of_many_messages_alike_is_said_once() -> None:
     assert line.startswith("client, UDP datagrams 1 to 20: the bytes at 0-7 are the same backwards")
 
 
+def test_what_only_some_runs_send_is_said_not_to_be_compared() -> None:
+    runs = {pair: [run(b"hello", b"ok"), run(b"hello", b""), run(b"hello", b"ok")] for pair in PAIRS}
+    assert judge(runs).inconclusive == ("server, TCP connection 1: not every run sends it, so it was not compared",)
+
+
+def test_where_all_differs_only_the_port_is_the_same_and_that_is_no_pass() -> None:
+    result = outcome(lambda client, server: run(next(NONCES), b""))
+    assert (result.judgement.compared, result.judgement.sent, result.judgement.set_aside) == (0, 4 * 3 * 32, 32)
+    assert "client, TCP connection 1: all of it differs from run to run" in shown(result)
+
+
 def test_why_a_program_failed_is_quoted_from_what_it_wrote() -> None:
     """The last line of a traceback of Python; and, as it may be the emulation that lacks something, the way to know."""
     failed = Ending(1, stderr="Traceback (most recent call last):\n  ...\nOSError: [Errno 92] Protocol not available\n")
@@ -323,8 +339,9 @@ def test_json_has_the_offset_the_width_and_both_messages() -> None:
 @pytest.mark.parametrize(
     ("talk", "wanted", "words"),
     [
-        (lambda client, server: run(b"same", b"ok"), "NO FINDING", "No finding: 8 bytes are the same"),
+        (lambda client, server: run(b"same", b"ok"), "NO FINDING", "No finding: 6 bytes are the same"),
         (lambda client, server: run(b"", b""), "NOTHING SENT", "Nothing was sent"),
+        (lambda client, server: run(next(NONCES), b""), "NOTHING COMPARED", "Nothing could be compared"),
         (
             lambda client, server: run(b"hi", b"", client=Ending(2, stderr="no such thing\x1b[31m\n")),
             "FAILED",
