@@ -1,4 +1,4 @@
-"""Findings as they are shown: those of one cause together, which are the elements of an array, or one field of many messages. Pure."""
+"""Findings as they are shown: those of one cause together, an array, or one field of many messages or records. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from dataclasses import replace
 
 from testbed.endian_explain import hexadecimal
 from testbed.endian_messages import in_words
+from testbed.endian_records import firsts
 from testbed.endian_runs import Finding
 from testbed.endian_words import Place
 
 ARRAY_LEAST = 4  # words of one width in a row; fewer are told one by one, as the fields of a struct
 VALUES_MOST = 6
 ELSEWHERE_MOST = 4
+OFFSETS_MOST = 8
 
 
 def grouped(findings: Iterable[Finding]) -> list[Finding]:
-    """One finding for each array, and one for a field that is wrong in several connections or datagrams; the others as they are."""
+    """One finding for each array, and one for a field that is wrong in several connections, datagrams, or records of a stream; the others
+    as they are."""
+    rows = _arrays(findings)
     groups: dict[tuple[object, ...], list[Finding]] = {}
-    for number, one in enumerate(_arrays(findings)):
-        groups.setdefault(_cause(one) or (number,), []).append(one)
+    for number, (one, first) in enumerate(zip(rows, firsts(rows), strict=True)):
+        groups.setdefault(_cause(first) or (number,), []).append(one)
     return [_in_all(group) for group in groups.values()]
 
 
@@ -82,18 +86,38 @@ def _in_all(group: Sequence[Finding]) -> Finding:
     first, *rest = group
     if not rest:
         return first
-    alike = [one for one in rest if _bytes(one) == _bytes(first)]
-    lines = [f"the same in {in_words([one.channel for one in alike if one.channel])}"] if alike else []
-    others = [one for one in rest if one not in alike and one.channel and one.difference]
-    if others:
-        shown = [
-            f"{one.channel} ({hexadecimal(one.difference.little)} against {hexadecimal(one.difference.big)})"
-            for one in others[:ELSEWHERE_MOST]
-            if one.difference
-        ]
-        more = f" and {len(others) - ELSEWHERE_MOST} more" if len(others) > ELSEWHERE_MOST else ""
-        lines.append(f"at the same place also in {', '.join(shown)}{more}")
+    within, elsewhere = ([one for one in rest if (one.channel == first.channel) == same] for same in (True, False))
+    lines = []
+    if again := [_place(one).offset for one in within if _bytes(one) == _bytes(first)]:
+        lines.append(
+            f"the same again at {'offset' if len(again) == 1 else 'offsets'} {_some([str(offset) for offset in again], OFFSETS_MOST)}"
+        )
+    if others := [f"offset {_place(one).offset} {_against(one)}" for one in within if _bytes(one) != _bytes(first)]:
+        lines.append(f"the same field again at {_some(others, ELSEWHERE_MOST)}")
+    if alike := [one.channel for one in elsewhere if one.channel and _bytes(one) == _bytes(first)]:
+        lines.append(f"the same in {in_words(alike)}")
+    if others := [_elsewhere(one, first) for one in elsewhere if _bytes(one) != _bytes(first)]:
+        lines.append(f"at the same place also in {_some(others, ELSEWHERE_MOST)}")
     return replace(first, details=(*first.details, *lines))
+
+
+def _some(words: Sequence[str], most: int) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def _elsewhere(one: Finding, first: Finding) -> str:
+    offset = "" if _place(one) == _place(first) else f", offset {_place(one).offset}"
+    return f"{one.channel}{offset} {_against(one)}"
+
+
+def _against(one: Finding) -> str:
+    little, big = _bytes(one)
+    return f"({hexadecimal(little)} against {hexadecimal(big)})"
+
+
+def _place(one: Finding) -> Place:
+    assert one.difference
+    return one.difference.place
 
 
 def _bytes(one: Finding) -> tuple[bytes, bytes]:

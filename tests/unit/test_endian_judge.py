@@ -279,6 +279,35 @@ def test_the_same_field_of_many_messages_is_shown_once_and_told_apart_in_json() 
     assert len(as_json(outcome(talk))["findings"]) == 6  # type: ignore[arg-type]
 
 
+def test_the_same_field_of_the_records_of_a_stream_is_shown_once() -> None:
+    """Three records with a counter from 0, a constant, and two numbers of the same value; after a header with a number of its own."""
+
+    def talk(client: ByteOrder, server: ByteOrder) -> Run:
+        records = b"".join(pack(client, "I", count) + b"abcd" + pack(client, "HxxH", 4711, 4711) + b"efghij" for count in range(3))
+        return run(pack(client, "I", 99) + records, b"ok")
+
+    text = " ".join(shown(outcome(talk)).split())
+    assert "4 findings in 9 places" in text
+    assert "offset 12, 2 bytes, sent in host order: 67 12 from" in text
+    assert "the same again at offsets 32, 52" in text
+    assert "the same field again at offset 44 (02 00 00 00 against 00 00 00 02)" in text
+
+
+def test_the_same_number_at_several_places_of_a_stream_is_shown_once() -> None:
+    """Messages of different lengths, each with a magic number."""
+
+    def talk(client: ByteOrder, server: ByteOrder) -> Run:
+        return run(b"".join(pack(client, "H", 0xCAFE) + text for text in (b"one", b"twenty", b"three", b"fourteen")), b"ok")
+
+    text = " ".join(shown(outcome(talk)).split())
+    assert "the same again at offsets 5, 13, 20" in text
+    assert "1 finding in 4 places" in text
+
+
+def test_numbers_of_a_struct_that_are_equal_by_chance_are_shown_one_by_one() -> None:
+    assert "3 findings:" in shown(outcome(lambda client, server: run(pack(client, "HxxHxxH", 300, 300, 301), b"ok")))
+
+
 def test_the_elements_of_an_array_are_shown_as_one_finding() -> None:
     numbers = (300, 301, 302, 303, 304, 305, 306)
     text = " ".join(shown(outcome(lambda client, server: run(b"data" + pack(client, "7H", *numbers), b"ok"))).split())

@@ -82,6 +82,7 @@ ORDER = (
     "endian_explain",
     "endian_runs",
     "endian_judge",
+    "endian_records",
     "endian_groups",
     "endian_identity",
     "endian_program",
