@@ -211,9 +211,12 @@ class Present:
 
 def present(engine: Engine) -> list[Present]:
     """All of them, of this version of testbed or another; a guest's also before its snapshot."""
-    ours = [one for one in engine.list_images() if one.startswith((f"{REPOSITORY}-", f"{guest_image.REPOSITORY}-"))]
-    labels = {one: [engine.image_label(one, label) for label in (WANTED, HAS, LEFT_OUT)] for one in sorted(ours)}
-    return [Present(one, *of_one) for one, of_one in labels.items() if of_one[0]]
+    ours = {
+        one: said for one, said in engine.labels_of_images().items() if one.startswith((f"{REPOSITORY}-", f"{guest_image.REPOSITORY}-"))
+    }
+    return [
+        Present(one, *(said.get(label, "") for label in (WANTED, HAS, LEFT_OUT))) for one, said in sorted(ours.items()) if said.get(WANTED)
+    ]
 
 
 def unused(engine: Engine) -> list[str]:
@@ -224,5 +227,5 @@ def unused(engine: Engine) -> list[str]:
 def stale(engine: Engine, machine: Architecture) -> list[str]:
     """The derived host images over images that this version of testbed does not use. (Guests' are among :func:`guest_image.stale`.)"""
     current = {images.host_image(one, machine).reference for one in ARCHITECTURES.values()}
-    ours = [one for one in engine.list_images() if one.startswith(f"{REPOSITORY}-")]
-    return sorted(one for one in ours if engine.image_label(one, guest_image.BASE) not in current)
+    ours = {one: said for one, said in engine.labels_of_images().items() if one.startswith(f"{REPOSITORY}-")}
+    return sorted(one for one, said in ours.items() if said.get(guest_image.BASE) not in current)

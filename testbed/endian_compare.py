@@ -1,7 +1,8 @@
 """What one message looks like from a little-endian and from a big-endian host: which bytes differ, and why. Pure.
 
 Both are given in several runs. What differs from run to run on the same host (times, random numbers, ports) is set aside, also where
-its length differs; what then still differs between the two is explained (:mod:`testbed.endian_words`).
+its length differs; what then still differs between the two is explained (:mod:`testbed.endian_words`). Texts are compared in parts
+(:mod:`testbed.endian_text`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from testbed.endian_words import WIDTHS, Difference, Place, Stretch, explain, learned, places
+from testbed.endian_text import apart, texts
+from testbed.endian_words import WIDTHS, Difference, Place, Stretch, alike, explain, learned, moved, places
 
 CALM = 8  # bytes in a row that are the same in all runs, so that runs of different length count as still in step
 ANCHOR = 4  # bytes in a row that are the same in all runs, wherever they are: so many are no chance
@@ -39,8 +41,12 @@ def compare(little: Sequence[bytes], big: Sequence[bytes], *, broken_off: bool =
     """Compare a message of the little-endian host (once for each run) with the same message of the big-endian one; neither is empty.
 
     ``broken_off``: on one of them the dialogue went wrong, so where their lengths differ only what they begin with is the same message."""
-    sizes = {len(one) for one in (*little, *big)}
-    if len(sizes) == 1:
+    in_parts = None if broken_off else texts(little, big)
+    if in_parts:
+        differences, aside = apart(*in_parts)
+        size = len(little[0])
+        return _without_chance(Comparison(tuple(differences), tuple(places(aside)), (), size - len(aside), size), little[0], big[0])
+    if len({len(one) for one in (*little, *big)}) == 1:
         return _in_step(little, big)
     out_of_step = _from_both_ends(little, big, tails=False) if broken_off else _out_of_step(little, big)
     return _without_chance(out_of_step, little[0], big[0])
@@ -131,24 +137,7 @@ def _tail(
 ) -> tuple[list[Difference], set[int], list[Place]]:
     sides = [learned([one[len(one) - tail :] for one in side]) for side in (little, big)]
     begin, other = len(little[0]) - tail, len(big[0]) - tail
-    return _moved(explain(sides[0], sides[1], ragged=(ragged, False)), begin, other)
-
-
-def _moved(found: tuple[list[Difference], set[int], list[Place]], by: int, of_big: int) -> tuple[list[Difference], set[int], list[Place]]:
-    """What was found in a stretch that begins at an offset of its own in each host's message."""
-
-    def moved(place: Place) -> Place:
-        return Place(place.offset + by, place.width)
-
-    differences, varying, blind = found
-    return (
-        [
-            replace(one, place=moved(one.place), big_offset=one.big_offset + of_big, others=tuple(map(moved, one.others)))
-            for one in differences
-        ],
-        {at + by for at in varying},
-        list(map(moved, blind)),
-    )
+    return moved(explain(sides[0], sides[1], ragged=(ragged, False)), begin, other)
 
 
 def _anchors(runs: Sequence[bytes]) -> list[Place]:
@@ -195,15 +184,14 @@ def _overlap(little: bytes, big: bytes, begins: tuple[int, int], ends: tuple[int
     begin, other = begins
     ragged = (begin > 0, begin + size < len(little))
     found = explain(Stretch(little[begin : begin + size], frozenset()), Stretch(big[other : other + size], frozenset()), ragged=ragged)
-    return (*_moved(found, begin, other), set(range(begin, begin + size)))
+    return (*moved(found, begin, other), set(range(begin, begin + size)))
 
 
 def _with_more_inside(little: bytes, big: bytes, here: Place, there: Place) -> list[_Overlap]:
     """Two stretches that are the same but for some bytes inside that only one of them has. Where they begin and end is by chance."""
     for begin, other in [(shift, 0) for shift in range(SHIFT_MOST + 1)] + [(0, shift) for shift in range(1, SHIFT_MOST + 1)]:
         first, second = little[here.offset + begin : here.end], big[there.offset + other : there.end]
-        least = min(len(first), len(second))
-        head = next((at for at in range(least) if first[at] != second[at]), least)
+        head = alike(first, second)
         for more, of_big in [gap for width in range(1, MORE_MOST + 1) for gap in ((width, 0), (0, width))]:
             rest = min(len(first) - more, len(second) - of_big) - head
             if min(head, rest) >= CALM and first[head + more :][:rest] == second[head + of_big :][:rest]:

@@ -13,6 +13,7 @@ from typing import Literal
 from testbed.architecture import ByteOrder
 from testbed.endian_fields import Named, in_words
 from testbed.endian_messages import Channel, Turn
+from testbed.endian_text import TEXT
 from testbed.endian_words import WIDTHS, Difference, Place, learned
 
 SHOWN = 16  # bytes in a line of words
@@ -52,6 +53,13 @@ def _explanation(one: Difference, message: bytes, of_big: bytes, channel: Channe
             "the first one is in the lowest bits on a little-endian host, in the highest on a big-endian one",
             "shift and mask instead: (version << 4) | length is the same byte everywhere",
         )
+    if (numbers := _numbers_in_text(one, message)) is not None:
+        little, big = numbers
+        if _backwards(little, big):
+            said = "the one is the other with its bytes reversed: it became text as it came, or was put together from bytes (ntohs, ntohl)"
+        else:
+            said = "the two are not each other's bytes reversed: perhaps a part of a wider number was read, or it is the host's own"
+        return f"{at}, the number {little} from the little-endian host, {big} from the big-endian one", (said,)
     if one.kind == "length":
         return f"{at}: {len(one.little)} bytes of the little-endian host stand where the big-endian one sends {len(one.big)}", (both,)
     differ = f"{size} differ{'s' if width == 1 else ''}"
@@ -60,6 +68,12 @@ def _explanation(one: Difference, message: bytes, of_big: bytes, channel: Channe
     return f"{at}, {differ}: {both}", (
         "this is no word backwards: perhaps padding that was never written, a checksum of other bytes, or something that is the host's own",
     )
+
+
+def _numbers_in_text(one: Difference, message: bytes) -> tuple[int, int] | None:
+    if one.little.isdigit() and one.big.isdigit() and TEXT.fullmatch(message):
+        return int(one.little), int(one.big)
+    return None
 
 
 def _about_a_checksum(one: Difference, little: bytes, big: bytes) -> str:

@@ -325,11 +325,6 @@ class Engine:
             raise
         return True
 
-    def image_label(self, reference: str, label: str) -> str:
-        """What a label of an image says; empty without one."""
-        with self._errors():
-            return str((self._client.inspect_image(reference)["Config"]["Labels"] or {}).get(label, ""))
-
     def image_in_use(self, reference: str) -> bool:
         """Whether a container, running or not, is made from it."""
         with self._errors():
@@ -337,9 +332,13 @@ class Engine:
 
     def list_images(self) -> list[str]:
         """The references of all images of ours, the id of one that has none."""
+        return list(self.labels_of_images())
+
+    def labels_of_images(self) -> dict[str, Mapping[str, str]]:
+        """The labels of all images of ours, as they are at one moment, by what :meth:`list_images` gives."""
         with self._errors():
             found = self._client.images(filters={"label": [LABEL]})
-        return [reference for one in found for reference in _references(one)]
+        return {reference: one["Labels"] or {} for one in found for reference in _references(one)}
 
     def import_image(self, tar: BinaryIO, reference: str, *, platform: str, changes: Sequence[str]) -> str:
         """Make an image of a root file system, read from ``tar`` as it comes; gives the image's id."""

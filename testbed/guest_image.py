@@ -11,7 +11,7 @@ import lzma
 import re
 import tarfile
 import tomllib
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fnmatch import fnmatch, translate
@@ -119,16 +119,16 @@ def default(machine: Architecture) -> Guest:
     return Guest("s390x", DEFAULT_KERNEL, MEMORY, 1, "tcg" if machine.name != "s390x" else "kvm")
 
 
-def stale(engine: Engine, machine: Architecture, references: Collection[str]) -> list[str]:
-    """Of ``references``, the guests' images that this version of testbed does not use."""
-    ours = [one for one in references if one.startswith(f"{REPOSITORY}-")]
+def stale(labels: Mapping[str, Mapping[str, str]], machine: Architecture) -> list[str]:
+    """Of images, given with their labels, the guests' ones that this version of testbed does not use."""
+    ours = [one for one in labels if one.startswith(f"{REPOSITORY}-")]
     kinds = {one.rpartition(":")[0] for one in ours}
     current = set()
     for kind in kinds:
         arch, _, kernel = kind.removeprefix(f"{REPOSITORY}-").partition("-")
         if arch in MODELS:
             current.add(base_reference(Guest(arch, kernel, 0, 0, "tcg"), machine))
-    return sorted(one for one in ours if one not in current and engine.image_label(one, BASE) not in current)
+    return sorted(one for one in ours if one not in current and labels[one].get(BASE) not in current)
 
 
 def remove_leftovers(engine: Engine) -> None:

@@ -97,11 +97,11 @@ def images(context: click.Context, as_json: bool) -> None:
     from testbed.arguments import engine
 
     with engine() as its_engine:
-        present, machine = its_engine.list_images(), of_machine(its_engine.machine)
+        present, machine = its_engine.labels_of_images(), of_machine(its_engine.machine)
         guest = guest_image.default(machine)
         wanted = [(one.name, one.architecture.name, one.reference) for one in host_images.wanted_by(its_engine)]
         wanted.append((guest.name, guest.arch, guest_image.reference(guest, machine)))
-        old = [*host_images.stale(its_engine), *guest_image.stale(its_engine, machine, present), *derived.stale(its_engine, machine)]
+        old = [*host_images.stale(its_engine), *guest_image.stale(present, machine), *derived.stale(its_engine, machine)]
         with_packages = [one for one in derived.present(its_engine) if one.reference not in old]
     rows = [
         {"name": name, "architecture": architecture, "reference": reference, "present": reference in present}
@@ -160,7 +160,7 @@ def prune(packages: bool) -> None:
     with engine() as its_engine:
         guest_image.remove_leftovers(its_engine)
         machine = of_machine(its_engine.machine)
-        others = [*guest_image.stale(its_engine, machine, its_engine.list_images()), *derived.stale(its_engine, machine)]
+        others = [*guest_image.stale(its_engine.labels_of_images(), machine), *derived.stale(its_engine, machine)]
         others += derived.unused(its_engine) if packages else []
         for reference in dict.fromkeys(others):
             its_engine.remove_image(reference)

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from testbed.engine import Engine
 from tests.fake_engine import FakeEngine
+
+# The same examples in every run, and no deadline: how long one takes is the machine's.
+settings.register_profile("testbed", derandomize=True, deadline=None, database=None)
+settings.load_profile("testbed")
 
 
 @pytest.fixture

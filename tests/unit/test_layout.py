@@ -76,6 +76,7 @@ ORDER = (
     "api",
     "endian_messages",
     "endian_words",
+    "endian_text",
     "endian_compare",
     "endian_fields",
     "endian_dissect",
