@@ -234,7 +234,7 @@ class Capture:
                     self._sink.write(piece)
                     self._sink.flush()  # whoever looks into the file sees what has come
                 elif len(self._memory) + len(piece) > MEMORY_MOST:
-                    self._failure = LabError(
+                    self._failure = TooMuch(
                         f"the capture on {self.device} has passed {MEMORY_MOST >> 20} MB, the most that is kept in memory",
                         hint="write it to a file, narrow the filter, or capture less of each packet (snap)",
                     )
@@ -269,10 +269,14 @@ class Begun:
         return replace(counts, dropped=counts.dropped - self.dropped)
 
 
+class TooMuch(LabError):
+    """More packets than can be captured, or kept."""
+
+
 def refuse_drops(counts: Counts, device: str) -> None:
-    """Raise :class:`LabError` when the kernel dropped packets that the filter had let through."""
+    """Raise :class:`TooMuch` when the kernel dropped packets that the filter had let through."""
     if counts.dropped:
-        raise LabError(
+        raise TooMuch(
             f"the capture on {device} is not whole: {counts.dropped} of {counts.received} packets were dropped",
             hint="narrow the filter, capture less of each packet (snap), or capture with immediate=False",
         )

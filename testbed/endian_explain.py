@@ -108,7 +108,10 @@ def _about_a_port(one: Difference, channel: Channel) -> tuple[str, tuple[str, ..
     title = f"it {verb} port {little} (0x{little:04x}) from the little-endian host, {big} (0x{big:04x}) from the big-endian one"
     title = title if channel.what == "port to" else title.replace("from the", "on the")
     if one.kind == "reversed":
-        return title, (f"the port is in sin_port in host order: the big-endian side is right, and htons({big}) is right on both",)
+        return title, (
+            f"if it is to be {big}, it is in sin_port in host order: the big-endian side is right, and htons({big}) is right on both",
+            f"if it is to be {little}, its bytes are always swapped: the little-endian side is right, and htons({little}) is right on both",
+        )
     return title, ("the two are not each other's bytes reversed",)
 
 

@@ -26,7 +26,10 @@ OF_THE_EMULATION = "an emulated host does not get all of a kernel's answers righ
 
 def judge(runs: Runs, names: Names = NAMELESS, *, emulated: bool = False) -> Judgement:
     """Findings out of the runs of all four pairs, one run of each at least; of a client alone, see :func:`alone`. ``names`` know the fields
-    of messages. ``emulated``: the big-endian hosts have no kernel of their own."""
+    of messages. ``emulated``: the big-endian hosts have no kernel of their own. Of a pair of which some runs fail and at least as many do
+    not, these count, and the others are among what is inconclusive."""
+    sent = sum(run.said.payload for of_pair in _each_once(runs) for run in of_pair)
+    unsteady, runs = tuple(_unsteady(runs)), _usual(runs)
     comparisons = {role: _comparisons(runs, role) for role in ROLES}
     strong = [one for role in ROLES for one in _reversed(runs, comparisons[role], role, names)]
     consequences: list[str] = []
@@ -56,7 +59,6 @@ def judge(runs: Runs, names: Names = NAMELESS, *, emulated: bool = False) -> Jud
         findings += [one for one in outcomes if one.role]
     else:
         findings = outcomes
-    counted = {id(of_pair): of_pair for of_pair in runs.values()}.values()  # those of a client alone are there twice
     whole = [
         one
         for role in ROLES
@@ -68,12 +70,42 @@ def judge(runs: Runs, names: Names = NAMELESS, *, emulated: bool = False) -> Jud
     return Judgement(
         findings=tuple(findings),
         consequences=tuple(dict.fromkeys(consequences)),
-        inconclusive=(*_inconclusive(runs, comparisons), *unsure),
-        sent=sum(run.said.payload for of_pair in counted for run in of_pair),
+        inconclusive=(*unsteady, *_inconclusive(runs, comparisons), *unsure),
+        sent=sent,
         compared=sum(one.compared for one in whole),
         set_aside=sum(place.width for one in whole for place in one.set_aside),
         failed=_why_it_fails(runs),
     )
+
+
+# Runs
+
+
+def _each_once(runs: Runs) -> Iterable[Sequence[Run]]:
+    """The runs of each pair; those of a client alone, which are there for two pairs, once."""
+    return {id(of_pair): of_pair for of_pair in runs.values()}.values()
+
+
+def _usual(runs: Runs) -> Runs:
+    """Without the runs that failed of a pair where that is not the rule."""
+    usual = {id(of_pair): _usually_well(of_pair) or of_pair for of_pair in _each_once(runs)}
+    return {pair: usual[id(of_pair)] for pair, of_pair in runs.items()}
+
+
+def _usually_well(of_pair: Sequence[Run]) -> list[Run]:
+    """The runs that went well, if half of them did; else none."""
+    well = [run for run in of_pair if run.well]
+    return well if 2 * len(well) >= len(of_pair) else []
+
+
+def _unsteady(runs: Runs) -> Iterable[str]:
+    said = set()
+    for pair in PAIRS:
+        bad = [run for run in runs[pair] if not run.well]
+        if bad and _usually_well(runs[pair]) and id(runs[pair]) not in said:
+            said.add(id(runs[pair]))
+            count = f"{len(bad)} of {len(runs[pair])} runs failed"
+            yield f"{_name(runs, pair)}: {count}, which --repeat may tell more of: {_bad_ends(bad[0])}"
 
 
 # Bytes

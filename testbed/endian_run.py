@@ -18,11 +18,11 @@ from uuid import uuid4
 from testbed import architecture as architectures
 from testbed.api import Lab
 from testbed.architecture import ByteOrder
-from testbed.capture import ALL_PORTS, Packet, capture, read_pcap
+from testbed.capture import ALL_PORTS, Packet, TooMuch, capture, read_pcap
 from testbed.endian_dissect import PACKAGE, dissect
 from testbed.endian_fields import Names
 from testbed.endian_identity import as_little, host_name, host_names, mac_bytes
-from testbed.endian_judge import NAMELESS, judge
+from testbed.endian_judge import COMPARED_MOST, NAMELESS, judge
 from testbed.endian_messages import ROLES, Role, said
 from testbed.endian_program import DIRECTORY, Program, check_files, compiled
 from testbed.endian_runs import BIG, LATE, LITTLE, PAIRS, Ending, Judgement, Pair, Run, alone, where
@@ -150,7 +150,11 @@ def endian(plan: Plan, *, progress: Progress = lambda *_: None, name: str = "") 
 
         parsed = topology_file.parse(topology, name=name or f"endian-{uuid4().hex[:8]}", directory=Path(folder))
         with Lab.from_topology(parsed, progress=progress) as lab:
-            return _in_lab(lab, plan, progress)
+            try:
+                return _in_lab(lab, plan, progress)
+            except TooMuch as error:
+                hint = f"let the program send less: fewer bytes, or for a shorter time; of a message {COMPARED_MOST >> 10} KiB are compared"
+                raise LabError(error.message, hint=hint) from None
 
 
 def _topology(plan: Plan, made: Mapping[tuple[Role, ByteOrder], Path]) -> str:
@@ -201,8 +205,8 @@ def _in_lab(lab: Lab, plan: Plan, progress: Progress) -> Outcome:
     with lab.running.switch as switch, ThreadPoolExecutor(4) as pool, capture(switch, ALL_PORTS, filter=FILTER) as captured:
         for number in range(plan.repeat):
             for pairs in TOGETHER[:1] if plan.alone else TOGETHER:
-                # What did not end in time once will not another time, and waiting for it is long.
-                todo = [pair for pair in pairs if not any(one.endings["client"].late for one in seen[pair])]
+                # What did not end in time the first time will not another time, and waiting for it is long.
+                todo = [pair for pair in pairs if not seen[pair] or not all(one.endings["client"].late for one in seen[pair])]
                 if not todo:
                     continue
                 if number or pairs != TOGETHER[0]:

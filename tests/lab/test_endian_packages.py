@@ -107,6 +107,13 @@ def test_what_says_nothing_about_byte_orders_is_no_pass(script: str, said: str) 
     assert said in result.text
 
 
+@pytest.mark.long
+def test_a_script_that_sends_more_than_can_be_kept_is_told_to_send_less() -> None:
+    result = run_testbed("endian", "--script", "sh -c 'head -c 80000000 /dev/zero | nc -N server 7000'", "--repeat", "2")
+    assert result.exit_code == 3, result.text
+    assert "let the program send less" in result.error_text
+
+
 def test_wireshark_names_the_fields(tmp_path: Path) -> None:
     (tmp_path / "dns.py").write_text(
         "import socket, struct\n"

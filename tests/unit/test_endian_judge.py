@@ -26,7 +26,7 @@ from testbed.endian_messages import Channel, Said, Turn
 from testbed.endian_program import DIRECTORY, check_files, read
 from testbed.endian_report import as_json, print_outcome, verdict
 from testbed.endian_run import Outcome
-from testbed.endian_runs import PAIRS, Ending, Judgement, Pair, Run
+from testbed.endian_runs import BIG, PAIRS, Ending, Judgement, Pair, Run
 from testbed.errors import InputError
 
 WELL = Ending(0)
@@ -333,6 +333,27 @@ def test_what_is_said_of_many_messages_alike_is_said_once() -> None:
 
     (line,) = judged(talk).inconclusive
     assert line.startswith("client, UDP datagrams 1 to 20: the bytes at 0-7 are the same backwards")
+
+
+SLOW = Ending(None, problem="did not end within 10 s")
+
+
+@pytest.mark.parametrize("alike", [True, False], ids=["right", "wrong"])
+def test_a_run_that_fails_where_most_do_not_is_no_finding_and_hides_none(alike: bool) -> None:
+    runs = {pair: [run(pack("big" if alike else pair[0], "H", 5), b"ok")] * 3 for pair in PAIRS}
+    runs[BIG] = [runs[BIG][0], run(b"", b"", client=SLOW), runs[BIG][0]]
+    result = judge(runs)
+    assert [one.title.split(",")[0] for one in result.findings] == ([] if alike else ["offset 0"])
+    assert result.inconclusive[0].startswith("big to big: 1 of 3 runs failed")
+    assert "the client: did not end within 10 s" in result.inconclusive[0]
+    assert result.compared == 4
+
+
+def test_a_pair_of_which_most_runs_fail_is_a_finding() -> None:
+    runs = {pair: [run(b"hello", b"ok")] * 3 for pair in PAIRS}
+    runs[BIG] = [runs[BIG][0], run(b"", b"", client=SLOW), run(b"", b"", client=SLOW)]
+    (finding,) = judge(runs).findings
+    assert finding.title == "it fails big to big, and not between two little-endian hosts"
 
 
 def test_what_only_some_runs_send_is_said_not_to_be_compared() -> None:
