@@ -1,8 +1,8 @@
 """What one message looks like from a little-endian and from a big-endian host: which bytes differ, and why. Pure.
 
 Both are given in several runs. What differs from run to run on the same host (times, random numbers, ports) is set aside, also where
-its length differs; what then still differs between the two is explained (:mod:`testbed.endian_words`). Texts are compared in parts
-(:mod:`testbed.endian_text`).
+its length differs; what then still differs between the two is explained (:mod:`testbed.endian_words`). Messages with numbers in
+text are compared number by number too (:mod:`testbed.endian_text`), and the likelier result counts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from testbed.endian_text import apart, texts
+from testbed.endian_text import Part, parts
 from testbed.endian_words import WIDTHS, Difference, Place, Stretch, alike, explain, learned, moved, places
 
 CALM = 8  # bytes in a row that are the same in all runs, so that runs of different length count as still in step
@@ -41,21 +41,61 @@ def compare(little: Sequence[bytes], big: Sequence[bytes], *, broken_off: bool =
     """Compare a message of the little-endian host (once for each run) with the same message of the big-endian one; neither is empty.
 
     ``broken_off``: on one of them the dialogue went wrong, so where their lengths differ only what they begin with is the same message."""
-    in_parts = None if broken_off else texts(little, big)
-    if in_parts:
-        differences, aside = apart(*in_parts)
-        size = len(little[0])
-        return _without_chance(Comparison(tuple(differences), tuple(places(aside)), (), size - len(aside), size), little[0], big[0])
+    if broken_off and len({len(one) for one in (*little, *big)}) > 1:
+        return _without_chance(_from_both_ends(little, big, tails=False), little[0], big[0])
+    whole = _whole(little, big)
+    if in_parts := parts(little, big):
+        return min(whole, _in_parts(in_parts), key=lambda one: _unexplained(one.differences) - one.compared)
+    return whole
+
+
+def _whole(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
     if len({len(one) for one in (*little, *big)}) == 1:
         return _in_step(little, big)
-    out_of_step = _from_both_ends(little, big, tails=False) if broken_off else _out_of_step(little, big)
-    return _without_chance(out_of_step, little[0], big[0])
+    return _without_chance(_out_of_step(little, big), little[0], big[0])
 
 
 def _in_step(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
     differences, varying, blind = explain(learned(little), learned(big))
     size = len(little[0])
     return Comparison(tuple(differences), tuple(places(varying)), tuple(blind), size - len(varying), size)
+
+
+# Messages with numbers in text
+
+
+def _in_parts(in_parts: Sequence[Part]) -> Comparison:
+    """Compare what stands between the numbers piece by piece, and the numbers that are the same in all runs of a host."""
+    differences: list[Difference] = []
+    aside: set[int] = set()
+    blind: list[Place] = []
+    size = sum(len(part.little[0]) for part in in_parts)
+    for part in in_parts:
+        if part.is_number:
+            found, varying, more_blind = _number(part)
+        elif part.little[0] and all((*part.little, *part.big)):
+            one = _whole(part.little, part.big)
+            found, varying, more_blind = (
+                list(one.differences),
+                {at for place in one.set_aside for at in range(place.offset, place.end)},
+                list(one.blind),
+            )
+        else:
+            continue
+        found, varying, more_blind = moved((found, varying, more_blind), part.offset, part.of_big)
+        differences += found
+        aside |= varying
+        blind += more_blind
+    return Comparison(tuple(differences), tuple(places(aside)), tuple(blind), size - len(aside), size)
+
+
+def _number(part: Part) -> tuple[list[Difference], set[int], list[Place]]:
+    little, big = part.little[0], part.big[0]
+    if len({*part.little}) > 1 or len({*part.big}) > 1:
+        return [], set(range(len(little))), []
+    if little == big:
+        return [], set(), []
+    return [Difference("different" if len(little) == len(big) else "length", Place(0, len(little)), 0, little, big)], set(), []
 
 
 # Messages of different lengths
@@ -167,7 +207,7 @@ def _between_gaps(little: bytes, big: bytes, of_little: Sequence[Place], of_big:
     for here, there in zip(of_little, of_big, strict=True):
         tried = [_overlap(little, big, begins, (here.end, there.end)) for begins in _beginnings(here, there, len(little), len(big))]
         tried += _with_more_inside(little, big, here, there)
-        found, aside, more_blind, covered = min(tried, key=lambda one: _unlikelihood(one[0], one[3] - one[1]))
+        found, aside, more_blind, covered = min(tried, key=lambda one: _unlikelihood(one[0], len(one[3] - one[1])))
         differences += found
         blind += more_blind
         compared |= covered - aside
@@ -215,9 +255,14 @@ def _beginnings(here: Place, there: Place, size: int, other: int) -> list[tuple[
     return [(one, another) for one, another in tried if here.offset <= one < here.end and there.offset <= another < there.end]
 
 
-def _unlikelihood(found: Sequence[Difference], compared: set[int]) -> tuple[int, int, int]:
+def _unlikelihood(found: Sequence[Difference], compared: int) -> tuple[int, int, int]:
     """The fewer bytes remain unexplained the likelier; then the more that are compared; then the fewer words that are backwards."""
-    return sum(max(len(one.little), len(one.big)) for one in found if one.kind != "reversed"), -len(compared), len(found)
+    return _unexplained(found), -compared, len(found)
+
+
+def _unexplained(found: Sequence[Difference]) -> int:
+    """How many bytes are in differences that no order of bytes explains."""
+    return sum(max(len(one.little), len(one.big)) for one in found if one.kind != "reversed")
 
 
 def _steps(runs: Sequence[bytes]) -> int:

@@ -13,7 +13,7 @@ from typing import Literal
 from testbed.architecture import ByteOrder
 from testbed.endian_fields import Named, in_words
 from testbed.endian_messages import Channel, Turn
-from testbed.endian_text import TEXT
+from testbed.endian_text import is_in_text
 from testbed.endian_words import WIDTHS, Difference, Place, learned
 
 SHOWN = 16  # bytes in a line of words
@@ -71,7 +71,7 @@ def _explanation(one: Difference, message: bytes, of_big: bytes, channel: Channe
 
 
 def _numbers_in_text(one: Difference, message: bytes) -> tuple[int, int] | None:
-    if one.little.isdigit() and one.big.isdigit() and TEXT.fullmatch(message):
+    if one.little.isdigit() and one.big.isdigit() and is_in_text(message, one.place.offset, one.place.width):
         return int(one.little), int(one.big)
     return None
 

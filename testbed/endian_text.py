@@ -1,71 +1,45 @@
-"""Texts whose numbers have other digits in every run, compared number by number and between them. Pure."""
+"""Numbers in texts, which may have other digits in every run: messages in parts, the numbers and what stands between. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
-from testbed.endian_words import Difference, Place, Stretch, alike, explain, moved
-
-TEXT = re.compile(rb"[\t\n\r -~]*")
-_NUMBER = re.compile(rb"(\d+(?:\.\d+)*)")
+_TEXT, _SIGN = rb"[\t\n\r -~]", rb"[\t\n\r -/:-@[-`{-~]"
+# In the middle of a text, as a byte that happens to be a digit is not, and not within a word, which may be any letters and digits.
+_NUMBER = re.compile(rb"(?:(?<=%b{3}%b)|^(?!\w+[a-zA-Z]))(\d+(?:\.\d+)*(?:e[-+]?\d+)?)(?!\d)(?=%b{2}|%b|\Z)" % (_TEXT, _SIGN, _TEXT, _SIGN))
 NUMBERS_LEAST = 2
 
 
 @dataclass(frozen=True)
-class Texts:
-    """The same text in several runs, in the same parts: words and numbers by turns, the first and the last are words."""
+class Part:
+    """A part of a message as both hosts sent it in all runs, and its offsets in their first ones."""
 
-    runs: tuple[tuple[bytes, ...], ...]
+    little: tuple[bytes, ...]
+    big: tuple[bytes, ...]
+    offset: int
+    of_big: int
+    is_number: bool
 
-    def part(self, number: int) -> tuple[bytes, bool]:
-        """A part as it is in the first run, and whether it is so in all of them."""
-        return self.runs[0][number], len({parts[number] for parts in self.runs}) == 1
 
-
-def texts(little: Sequence[bytes], big: Sequence[bytes]) -> tuple[Texts, Texts] | None:
-    """Both hosts' messages in parts; None where they are no texts, do not have the same parts, or have all of them at the same offsets."""
-    if not all(TEXT.fullmatch(one) for one in (*little, *big)):
-        return None
-    sides = [tuple(tuple(_NUMBER.split(one)) for one in side) for side in (little, big)]
-    shapes = {tuple(map(len, parts)) for side in sides for parts in side}
+def parts(little: Sequence[bytes], big: Sequence[bytes]) -> list[Part]:
+    """The parts of a message, what is no number and numbers by turns; none where it is not the same numbers in every run, or where they
+    have as many digits in all."""
+    sides = [[_NUMBER.split(one) for one in side] for side in (little, big)]
+    shapes = {tuple(map(len, one)) for side in sides for one in side}
     counts = set(map(len, shapes))
     if len(shapes) == 1 or len(counts) > 1 or counts.pop() < 2 * NUMBERS_LEAST + 1:
-        return None
-    return Texts(sides[0]), Texts(sides[1])
+        return []
+    found: list[Part] = []
+    offset = of_big = 0
+    for number, (of_little, others) in enumerate(zip(zip(*sides[0], strict=True), zip(*sides[1], strict=True), strict=True)):
+        found.append(Part(of_little, others, offset, of_big, is_number=number % 2 == 1))
+        offset += len(of_little[0])
+        of_big += len(others[0])
+    return found
 
 
-def apart(little: Texts, big: Texts) -> tuple[list[Difference], set[int]]:
-    """The parts that are steady on each host, and not the same on both; and the offsets in the little-endian host's first run of what
-    is not steady."""
-    found: list[Difference] = []
-    aside: set[int] = set()
-    for number, (offset, of_big) in enumerate(zip(_offsets(little), _offsets(big), strict=True)):
-        (one, steady), (other, steady_there) = little.part(number), big.part(number)
-        place = Place(offset, len(one))
-        if not (steady and steady_there):
-            aside |= set(range(place.offset, place.end))
-        elif one != other:
-            compared = _numbers if number % 2 else _words
-            found += moved((compared(one, other), set(), []), offset, of_big)[0]
-    return found, aside
-
-
-def _numbers(little: bytes, big: bytes) -> list[Difference]:
-    return [Difference("different" if len(little) == len(big) else "length", Place(0, len(little)), 0, little, big)]
-
-
-def _words(little: bytes, big: bytes) -> list[Difference]:
-    if len(little) == len(big):
-        return explain(Stretch(little, frozenset()), Stretch(big, frozenset()))[0]
-    head = alike(little, big)
-    tail = alike(little[head:][::-1], big[head:][::-1])
-    ends = len(little) - tail, len(big) - tail
-    return [Difference("length", Place(head, ends[0] - head), head, little[head : ends[0]], big[head : ends[1]])]
-
-
-def _offsets(texts: Texts) -> Iterator[int]:
-    sizes = [len(part) for part in texts.runs[0]]
-    return accumulate(sizes[:-1], initial=0)
+def is_in_text(message: bytes, offset: int, size: int) -> bool:
+    """Whether what stands at an offset is a number of a text."""
+    return any(found.span(1) == (offset, offset + size) for found in _NUMBER.finditer(message))

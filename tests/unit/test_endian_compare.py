@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -224,6 +225,22 @@ def test_in_a_text_numbers_of_varying_length_do_not_shift_what_follows() -> None
     for comparison in (compare(little, big), compare([little[0], little[3]], [big[0], big[3]])):
         assert comparison.differences == ()
         assert comparison.compared == len(b"load ,  calls, port=5001,  bytes\n")
+
+
+def test_numbers_are_those_of_texts_and_not_of_words_or_of_other_bytes() -> None:
+    """A message as iperf3's: a cookie of any letters and digits, a length before each text, numbers with and without an exponent; and a
+    word in host order after it."""
+
+    def sent(cookie: bytes, load: bytes, name: bytes, order: Literal["<", ">"]) -> bytes:
+        text = b'{"load":%s,"user":%s,"by":"%s","tries":1}' % (load, load, name)
+        return cookie + struct.pack(">I", len(text)) + text + struct.pack(order + "I", 4711)
+
+    cookies = (b"2zysn4bjj2jl", b"ax7rr3heff27", b"mtg3keyjtm4i", b"4ong5ncu5jxv")
+    loads = (b"5.3e-05", b"0", b"33.2155274519543", b"7.5")
+    little = [sent(cookie, load, b"bbr", "<") for cookie, load in zip(cookies, loads, strict=True)]
+    big = [sent(cookie, load + b"1", b"cubic", ">") for cookie, load in zip(cookies, loads, strict=True)]
+    found = [(one.kind, one.little, one.big) for one in compare(little, big).differences]
+    assert found == [("length", b"bbr", b"cubic"), ("reversed", b"\x67\x12\0\0", b"\0\0\x12\x67")]
 
 
 def test_a_number_in_a_text_that_is_another_one_on_the_other_host_is_found() -> None:
