@@ -2,7 +2,7 @@
 
 Both are given in several runs. What differs from run to run on the same host (times, random numbers, ports) is set aside, also where
 its length differs; what then still differs between the two is explained (:mod:`testbed.endian_words`). Messages with numbers in
-text are compared number by number too (:mod:`testbed.endian_text`), and the likelier result counts.
+text are compared number by number (:mod:`testbed.endian_text`); if other parts vary in length too, in both ways, and the likelier counts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from testbed.endian_text import Part, parts
-from testbed.endian_words import WIDTHS, Difference, Place, Stretch, alike, explain, learned, moved, places
+from testbed.endian_words import WIDTHS, Difference, Kind, Place, Stretch, alike, explain, learned, moved, places
 
 CALM = 8  # bytes in a row that are the same in all runs, so that runs of different length count as still in step
 ANCHOR = 4  # bytes in a row that are the same in all runs, wherever they are: so many are no chance
@@ -43,10 +43,12 @@ def compare(little: Sequence[bytes], big: Sequence[bytes], *, broken_off: bool =
     ``broken_off``: on one of them the dialogue went wrong, so where their lengths differ only what they begin with is the same message."""
     if broken_off and len({len(one) for one in (*little, *big)}) > 1:
         return _without_chance(_from_both_ends(little, big, tails=False), little[0], big[0])
-    whole = _whole(little, big)
-    if in_parts := parts(little, big):
-        return min(whole, _in_parts(in_parts), key=lambda one: _unexplained(one.differences) - one.compared)
-    return whole
+    in_parts = parts(little, big)
+    if not in_parts:
+        return _whole(little, big)
+    if all(part.is_steady for part in in_parts if not part.is_number):
+        return _in_parts(in_parts)
+    return min(_whole(little, big), _in_parts(in_parts), key=lambda one: _unexplained(one.differences) - one.compared)
 
 
 def _whole(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
@@ -69,33 +71,27 @@ def _in_parts(in_parts: Sequence[Part]) -> Comparison:
     differences: list[Difference] = []
     aside: set[int] = set()
     blind: list[Place] = []
-    size = sum(len(part.little[0]) for part in in_parts)
+    compared = 0
     for part in in_parts:
-        if part.is_number:
-            found, varying, more_blind = _number(part)
-        elif part.little[0] and all((*part.little, *part.big)):
-            one = _whole(part.little, part.big)
-            found, varying, more_blind = (
-                list(one.differences),
-                {at for place in one.set_aside for at in range(place.offset, place.end)},
-                list(one.blind),
-            )
-        else:
-            continue
-        found, varying, more_blind = moved((found, varying, more_blind), part.offset, part.of_big)
-        differences += found
-        aside |= varying
-        blind += more_blind
-    return Comparison(tuple(differences), tuple(places(aside)), tuple(blind), size - len(aside), size)
+        between = not part.is_number and all((*part.little, *part.big))
+        one = _whole(part.little, part.big) if between else _as_one(part)
+        varying = {at for place in one.set_aside for at in range(place.offset, place.end)}
+        found = moved((list(one.differences), varying, list(one.blind)), part.offset, part.of_big)
+        differences += found[0]
+        aside |= found[1]
+        blind += found[2]
+        compared += one.compared
+    size = sum(len(part.little[0]) for part in in_parts)
+    return Comparison(tuple(differences), tuple(places(aside)), tuple(blind), compared, size)
 
 
-def _number(part: Part) -> tuple[list[Difference], set[int], list[Place]]:
-    little, big = part.little[0], part.big[0]
+def _as_one(part: Part) -> Comparison:
+    """A part that is the same on both hosts, or is not, or varies from run to run, as a whole."""
+    little, big, size = part.little[0], part.big[0], len(part.little[0])
     if len({*part.little}) > 1 or len({*part.big}) > 1:
-        return [], set(range(len(little))), []
-    if little == big:
-        return [], set(), []
-    return [Difference("different" if len(little) == len(big) else "length", Place(0, len(little)), 0, little, big)], set(), []
+        return Comparison((), (Place(0, size),) if size else (), (), 0, size)
+    kind: Kind = "different" if size == len(big) else "length"
+    return Comparison((Difference(kind, Place(0, size), 0, little, big),) if little != big else (), (), (), size, size)
 
 
 # Messages of different lengths

@@ -104,8 +104,8 @@ def _unsteady(runs: Runs) -> Iterable[str]:
         bad = [run for run in runs[pair] if not run.well]
         if bad and _usually_well(runs[pair]) and id(runs[pair]) not in said:
             said.add(id(runs[pair]))
-            count = f"{len(bad)} of {len(runs[pair])} runs failed"
-            yield f"{_name(runs, pair)}: {count}, which --repeat may tell more of: {_bad_ends(bad[0])}"
+            count = f"{len(bad)} of {len(runs[pair])} runs failed, and {'was' if len(bad) == 1 else 'were'} not judged"
+            yield f"{_name(runs, pair)}: {count}; a larger --repeat shows how often: {_bad_ends(bad[0])}"
 
 
 # Bytes

@@ -22,6 +22,11 @@ class Part:
     of_big: int
     is_number: bool
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether it has one length in all runs of each host."""
+        return all(len(set(map(len, side))) == 1 for side in (self.little, self.big))
+
 
 def parts(little: Sequence[bytes], big: Sequence[bytes]) -> list[Part]:
     """The parts of a message, what is no number and numbers by turns; none where it is not the same numbers in every run, or where they

@@ -254,6 +254,14 @@ def test_a_number_in_a_text_that_is_another_one_on_the_other_host_is_found() -> 
     assert "not each other's bytes reversed" in explanation(other, little[0], big[0], Channel("client", "tcp", 1))[1][0]
 
 
+def test_what_only_one_host_sends_after_a_text_is_found() -> None:
+    little = [report(numbers, port=5001)[:-7] for numbers in RUNS]  # which end in a number
+    big = [one + b"\r\n" for one in little]
+    (found,) = compare(little, big).differences
+    assert (found.kind, found.place, found.big) == ("length", Place(len(little[0]), 0), b"\r\n")
+    assert compare([*little, little[0] + b"\r\n"], big).differences == ()
+
+
 def test_a_word_in_a_text_that_is_another_one_on_the_other_host_is_found() -> None:
     little, big = ([report(numbers, port=1, word=word) for numbers in RUNS] for word in (b"calls", b"calling"))
     (found,) = compare(little, big).differences
