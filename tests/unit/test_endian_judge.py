@@ -252,6 +252,14 @@ def shown(of: Outcome) -> str:
     return captured.get()
 
 
+def test_a_port_that_is_swapped_on_one_host_may_be_meant_either_way() -> None:
+    """A forgotten htons(), or one that is written by hand and swaps on big-endian hosts too, as d-itg's."""
+    (found,) = judged(lambda client, server: run(b"hello", b"ok", port=pack(client, "H", 10019))).findings
+    assert "port 8999 (0x2327) from the little-endian host, 10019 (0x2723) from the big-endian one" in found.title
+    meant = [(f"if it is to be {port},", f"the {side}-endian side is right") for port, side in ((10019, "big"), (8999, "little"))]
+    assert all(begin in line and end in line for (begin, end), line in zip(meant, found.details, strict=True))
+
+
 def test_a_finding_is_shown_with_both_hosts_bytes_marked() -> None:
     forgetful = outcome(lambda client, server: run(b"0123456789abcdefgh" + pack(client, "H", 5) + b"hello", b"ok"))
     text = shown(forgetful)
