@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from testbed.endian_text import Part, parts
-from testbed.endian_words import WIDTHS, Difference, Kind, Place, Stretch, alike, explain, learned, moved, places
+from testbed.endian_words import WIDTHS, Difference, Kind, Place, Stretch, explain, learned, places
 
 CALM = 8  # bytes in a row that are the same in all runs, so that runs of different length count as still in step
 ANCHOR = 4  # bytes in a row that are the same in all runs, wherever they are: so many are no chance
@@ -76,7 +76,7 @@ def _in_parts(in_parts: Sequence[Part]) -> Comparison:
         between = not part.is_number and all((*part.little, *part.big))
         one = _whole(part.little, part.big) if between else _as_one(part)
         varying = {at for place in one.set_aside for at in range(place.offset, place.end)}
-        found = moved((list(one.differences), varying, list(one.blind)), part.offset, part.of_big)
+        found = _moved((list(one.differences), varying, list(one.blind)), part.offset, part.of_big)
         differences += found[0]
         aside |= found[1]
         blind += found[2]
@@ -173,7 +173,24 @@ def _tail(
 ) -> tuple[list[Difference], set[int], list[Place]]:
     sides = [learned([one[len(one) - tail :] for one in side]) for side in (little, big)]
     begin, other = len(little[0]) - tail, len(big[0]) - tail
-    return moved(explain(sides[0], sides[1], ragged=(ragged, False)), begin, other)
+    return _moved(explain(sides[0], sides[1], ragged=(ragged, False)), begin, other)
+
+
+def _moved(found: tuple[list[Difference], set[int], list[Place]], by: int, of_big: int) -> tuple[list[Difference], set[int], list[Place]]:
+    """What was found in a stretch that begins at an offset of its own in each host's message."""
+
+    def moved(place: Place) -> Place:
+        return Place(place.offset + by, place.width)
+
+    differences, varying, blind = found
+    return (
+        [
+            replace(one, place=moved(one.place), big_offset=one.big_offset + of_big, others=tuple(map(moved, one.others)))
+            for one in differences
+        ],
+        {at + by for at in varying},
+        list(map(moved, blind)),
+    )
 
 
 def _anchors(runs: Sequence[bytes]) -> list[Place]:
@@ -220,14 +237,15 @@ def _overlap(little: bytes, big: bytes, begins: tuple[int, int], ends: tuple[int
     begin, other = begins
     ragged = (begin > 0, begin + size < len(little))
     found = explain(Stretch(little[begin : begin + size], frozenset()), Stretch(big[other : other + size], frozenset()), ragged=ragged)
-    return (*moved(found, begin, other), set(range(begin, begin + size)))
+    return (*_moved(found, begin, other), set(range(begin, begin + size)))
 
 
 def _with_more_inside(little: bytes, big: bytes, here: Place, there: Place) -> list[_Overlap]:
     """Two stretches that are the same but for some bytes inside that only one of them has. Where they begin and end is by chance."""
     for begin, other in [(shift, 0) for shift in range(SHIFT_MOST + 1)] + [(0, shift) for shift in range(1, SHIFT_MOST + 1)]:
         first, second = little[here.offset + begin : here.end], big[there.offset + other : there.end]
-        head = alike(first, second)
+        least = min(len(first), len(second))
+        head = next((at for at in range(least) if first[at] != second[at]), least)
         for more, of_big in [gap for width in range(1, MORE_MOST + 1) for gap in ((width, 0), (0, width))]:
             rest = min(len(first) - more, len(second) - of_big) - head
             if min(head, rest) >= CALM and first[head + more :][:rest] == second[head + of_big :][:rest]:

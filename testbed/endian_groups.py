@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from testbed.endian_explain import hexadecimal
 from testbed.endian_messages import in_words
-from testbed.endian_records import firsts
+from testbed.endian_records import bytes_of, firsts
 from testbed.endian_runs import Finding
 from testbed.endian_words import Place
 
@@ -88,15 +88,15 @@ def _in_all(group: Sequence[Finding]) -> Finding:
         return first
     within, elsewhere = ([one for one in rest if (one.channel == first.channel) == same] for same in (True, False))
     lines = []
-    if again := [_place(one).offset for one in within if _bytes(one) == _bytes(first)]:
+    if again := [_place(one).offset for one in within if bytes_of(one) == bytes_of(first)]:
         lines.append(
             f"the same again at {'offset' if len(again) == 1 else 'offsets'} {_some([str(offset) for offset in again], OFFSETS_MOST)}"
         )
-    if others := [f"offset {_place(one).offset} {_against(one)}" for one in within if _bytes(one) != _bytes(first)]:
+    if others := [f"offset {_place(one).offset} {_against(one)}" for one in within if bytes_of(one) != bytes_of(first)]:
         lines.append(f"the same field again at {_some(others, ELSEWHERE_MOST)}")
-    if alike := [one.channel for one in elsewhere if one.channel and _bytes(one) == _bytes(first)]:
+    if alike := [one.channel for one in elsewhere if one.channel and bytes_of(one) == bytes_of(first)]:
         lines.append(f"the same in {in_words(alike)}")
-    if others := [_elsewhere(one, first) for one in elsewhere if _bytes(one) != _bytes(first)]:
+    if others := [_elsewhere(one, first) for one in elsewhere if bytes_of(one) != bytes_of(first)]:
         lines.append(f"at the same place also in {_some(others, ELSEWHERE_MOST)}")
     return replace(first, details=(*first.details, *lines))
 
@@ -111,15 +111,10 @@ def _elsewhere(one: Finding, first: Finding) -> str:
 
 
 def _against(one: Finding) -> str:
-    little, big = _bytes(one)
+    little, big = bytes_of(one)
     return f"({hexadecimal(little)} against {hexadecimal(big)})"
 
 
 def _place(one: Finding) -> Place:
     assert one.difference
     return one.difference.place
-
-
-def _bytes(one: Finding) -> tuple[bytes, bytes]:
-    assert one.difference
-    return one.difference.little, one.difference.big

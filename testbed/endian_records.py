@@ -35,21 +35,22 @@ def firsts(findings: Sequence[Finding]) -> list[Finding]:
     first: dict[int, Finding] = {}
     for alike in of_channel.values():
         records = _records([one.difference for one in alike if one.difference])
-        counts = Counter(_bytes(one) for one in alike)
+        counts = Counter(bytes_of(one) for one in alike)
         seen: dict[tuple[object, ...], Finding] = {}
         for one in alike:
             assert one.difference
             if records:
                 key: tuple[object, ...] = (records.field(one.difference.place.offset), one.difference.place.width, one.field)
-            elif counts[_bytes(one)] >= REPEATED_LEAST:
-                key = (*_bytes(one), one.field)
+            elif counts[bytes_of(one)] >= REPEATED_LEAST:
+                key = (*bytes_of(one), one.field)
             else:
                 continue
             first[id(one)] = seen.setdefault(key, one)
     return [first.get(id(one), one) for one in findings]
 
 
-def _bytes(one: Finding) -> tuple[bytes, bytes]:
+def bytes_of(one: Finding) -> tuple[bytes, bytes]:
+    """What the two hosts send of a finding about bytes."""
     assert one.difference
     return one.difference.little, one.difference.big
 

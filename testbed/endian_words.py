@@ -6,7 +6,7 @@ Where several explanations fit, the likeliest is given, and the others beside it
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Literal
 
@@ -101,23 +101,6 @@ def explain(little: Stretch, big: Stretch, *, ragged: tuple[bool, bool] = (False
         found.append(_unexplained(little.data, big.data, place, explained | varying))
     blind = list(_palindromes(little.data[:size], explained | varying | differing))
     return sorted(found, key=lambda one: one.place.offset), varying - explained, blind
-
-
-def moved(found: tuple[list[Difference], set[int], list[Place]], by: int, of_big: int) -> tuple[list[Difference], set[int], list[Place]]:
-    """What was found in a stretch that begins at an offset of its own in each host's message."""
-
-    def there(place: Place) -> Place:
-        return Place(place.offset + by, place.width)
-
-    differences, varying, blind = found
-    return (
-        [
-            replace(one, place=there(one.place), big_offset=one.big_offset + of_big, others=tuple(map(there, one.others)))
-            for one in differences
-        ],
-        {at + by for at in varying},
-        list(map(there, blind)),
-    )
 
 
 def _words(little: Stretch, big: Stretch, differing: set[int], varying: set[int]) -> Iterator[Place]:
@@ -257,12 +240,6 @@ def _palindromes(data: bytes, taken: set[int]) -> Iterator[Place]:
         if end - at >= BLIND_LEAST and not 0x20 <= data[at] < 0x7F:
             yield Place(at, end - at)
         at = max(end, at + 1)
-
-
-def alike(one: bytes, other: bytes) -> int:
-    """How many bytes two begin with that are the same."""
-    least = min(len(one), len(other))
-    return next((at for at in range(least) if one[at] != other[at]), least)
 
 
 def places(offsets: Iterable[int]) -> list[Place]:
