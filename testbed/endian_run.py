@@ -291,8 +291,8 @@ def _run_alone(client: Host, sink: Host, plan: Plan) -> _Seen:
         begin = time.time()
         with client.start(plan.client, directory=DIRECTORY) as asking:
             ending = _end_of_client(asking, Deadline(plan.timeout_s))
-        if ending.problem:  # it may well have waited for an answer
-            ending = replace(ending, stopped=True, waited=True, problem="")
+        if ending.late:  # it may well have waited for an answer
+            ending = replace(ending, stopped=True, waited=True, late=False, problem="")
         taking.stdin.close()
         taking.result()
     return _Seen({"client": ending, "server": Ending(0)}, (), (begin, time.time()))
@@ -330,7 +330,7 @@ def _end_of_client(process: Process, deadline: Deadline) -> Ending:
         process.kill()
         result = process.result()
         problem = f"{LATE} {deadline.timeout_s:g} s"
-        return Ending(None, problem=problem, stdout=result.text, stderr=result.error_text)
+        return Ending(None, late=True, problem=problem, stdout=result.text, stderr=result.error_text)
 
 
 def _end_of_server(host: Host, process: Process, patience_s: float, deadline: Deadline) -> Ending:

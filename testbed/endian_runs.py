@@ -22,12 +22,13 @@ LINE_MOST = 200  # characters of what a program wrote that are quoted
 @dataclass(frozen=True)
 class Ending:
     """How a program ended. ``exit_code`` is None when it did not by itself; ``stopped``: it was no longer needed, as a server that serves
-    on and on, or ``waited`` in vain for an answer, which nobody was to give. ``problem`` is empty when it could be run and ended in
-    time."""
+    on and on, or ``waited`` in vain for an answer, which nobody was to give; ``late``: it did not end in time, though somebody was there
+    to answer. ``problem`` is empty when it could be run and ended in time."""
 
     exit_code: int | None
     stopped: bool = False
     waited: bool = False
+    late: bool = False
     problem: str = ""
     stdout: str = ""
     stderr: str = ""
@@ -36,17 +37,12 @@ class Ending:
     def well(self) -> bool:
         return not self.problem and (self.stopped or self.exit_code == 0)
 
-    @property
-    def late(self) -> bool:
-        """It did not end in time, though somebody was there to answer."""
-        return self.problem.startswith(LATE)
-
     def of_silence(self, timeout_s: float) -> Ending:
         """The same of a client in whose run nothing was sent: if it was ended, it waited for nothing, and may only have been slow."""
         if not self.waited and not self.late:
             return self
         problem = f"{LATE} {timeout_s:g} s, and had sent nothing; --timeout gives it longer"
-        return replace(self, stopped=False, waited=False, problem=problem)
+        return replace(self, stopped=False, waited=False, late=True, problem=problem)
 
     @property
     def last_line(self) -> str:

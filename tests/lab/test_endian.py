@@ -139,6 +139,35 @@ def test_a_command_with_files_over_udp_and_a_server_that_serves_on(name: str, tm
     assert {run.endings["server"].words for runs in result.runs.values() for run in runs} == {"serves on"}
 
 
+LENGTH_SERVER = """
+import socket, struct
+peer, _ = socket.create_server(("", 7002)).accept()
+(length,) = struct.unpack("=H", peer.recv(2, socket.MSG_WAITALL))
+peer.recv(length, socket.MSG_WAITALL)
+peer.sendall(b"ok")
+"""
+LENGTH_CLIENT = """
+import socket, struct
+own = socket.create_connection(("server", 7002))
+own.sendall(struct.pack("=H", 5) + b"hello")
+own.recv(2, socket.MSG_WAITALL)
+"""
+
+
+@pytest.mark.long
+def test_pairs_that_wait_for_ever_are_ended_and_run_twice_at_most(name: str, tmp_path: Path) -> None:
+    """Of 5 in the other byte order, 1280, the server waits for bytes that never come, and the client for its answer."""
+    files = []
+    for role, text in (("server", LENGTH_SERVER), ("client", LENGTH_CLIENT)):
+        files.append(tmp_path / f"{role}.py")
+        files[-1].write_text(text)
+    result = outcome(name, "python3 client.py", "python3 server.py", files=tuple(files), repeat=3, timeout_s=4)
+    assert found(result) == [("client", "reversed", Place(0, 2))]
+    assert {pair: len(runs) for pair, runs in result.runs.items()} == {LITTLE: 3, BIG: 3, ("little", "big"): 2, ("big", "little"): 2}
+    late = {run.endings["client"].words for pair, runs in result.runs.items() for run in runs if pair not in (LITTLE, BIG)}
+    assert late == {"did not end within 4 s"}
+
+
 @pytest.mark.long
 def test_broadcast_and_multicast_go_to_the_own_pair_only_and_a_client_is_given_its_input(name: str, tmp_path: Path) -> None:
     """Two pairs run at the same time on one network: what one of them tells everybody is not for the other."""

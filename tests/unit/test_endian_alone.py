@@ -232,7 +232,7 @@ def test_both_pairs_of_a_program_alone_are_its_own() -> None:
 
 
 def test_a_client_that_was_ended_and_had_sent_nothing_is_said_to_need_longer_perhaps() -> None:
-    late, answered = Ending(None, problem="did not end within 10 s"), Ending(None, stopped=True, waited=True)
+    late, answered = Ending(None, late=True, problem="did not end within 10 s"), Ending(None, stopped=True, waited=True)
     for ending in (late, answered):
         silent = ending.of_silence(10)
         assert silent.words == "did not end within 10 s, and had sent nothing; --timeout gives it longer"
