@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = "testbed/derived"
 WANTED, HAS, LEFT_OUT = "testbed.wanted", "testbed.packages", "testbed.left-out"
-MECHANISM = ("derived.py", "packages.py", "pip_fetch.py")
+MECHANISM = ("derived.py", "maintainer_scripts.py", "packages.py", "pip_fetch.py")
 PATIENCE_S = 900.0  # for another process that is making the same image
 ROOT_DISK = "root.sqfs"
 # The guest's disk unpacked, the layer laid over it, and packed again as it was: not compressed, since reading it is what matters.
@@ -149,7 +149,7 @@ def _build_image(engine: Engine, bench: Workbench, one: Derived, step: Step) -> 
     from testbed import rootfs
     from testbed.packages import STATUS, layer
 
-    suite = rootfs.Recipe.of(images.sources()).suite
+    recipe = rootfs.Recipe.of(images.sources())
     role = {guest_image.ROLE: guest_image.SNAPSHOT}
     container = engine.create_container(
         ContainerSpec(name=f"testbed-derived-{uuid4().hex[:12]}", image=one.base, argv=["none"], labels=role)
@@ -160,7 +160,7 @@ def _build_image(engine: Engine, bench: Workbench, one: Derived, step: Step) -> 
             status = _from_disk(bench, disk, STATUS).decode()
         else:
             status = _file(engine, container, f"/{STATUS}").decode()
-        made = layer(bench, one.extras, one.architecture, suite, status, step)
+        made = layer(bench, one.extras, one.architecture, recipe, status, step)
         step("keeping the image")
         if one.guest:
             whole = rootfs.tar_of({ROOT_DISK: disk, "layer.tar": made.files})

@@ -20,10 +20,11 @@ from typing import Any
 from testbed import rootfs
 from testbed.architecture import Architecture
 from testbed.errors import ImageError, InputError, TestbedError, did_you_mean
+from testbed.maintainer_scripts import accounts, alternatives, with_accounts
 from testbed.package_names import Extras
 from testbed.rootfs import Step, Workbench
 
-STATUS = "var/lib/dpkg/status"
+STATUS, PASSWD, GROUP = "var/lib/dpkg/status", "etc/passwd", "etc/group"
 MERGED = ("bin", "sbin", "lib", "lib64")  # links into /usr on every host
 UNUSED = re.compile(r"usr/share/(doc|doc-base|man|info|locale|lintian|bug|bash-completion|help|gtk-doc)(/|$)")
 UNUSED_ETC = re.compile(r"etc/(init\.d|rc.\.d|cron|logrotate|apparmor|pam\.d|systemd)")
@@ -31,6 +32,7 @@ UNUSED_ETC = re.compile(r"etc/(init\.d|rc.\.d|cron|logrotate|apparmor|pam\.d|sys
 MAKES = {
     "users": re.compile(r"\b(adduser|addgroup|useradd|groupadd|systemd-sysusers|deb-systemd-helper-sysusers)\b"),
     "alternatives": re.compile(r"\bupdate-alternatives\b"),
+    "owners of files": re.compile(r"\b(chown|chgrp|install +-o)\b"),
 }
 
 # apt takes what the image has as installed. Perl's interpreter is essential in Debian, so nobody depends on it, and trimmed from the image.
@@ -85,8 +87,8 @@ class Layer:
     left_out: tuple[str, ...]
 
 
-def layer(bench: Workbench, extras: Extras, architecture: Architecture, suite: str, status: str, step: Step) -> Layer:
-    """The layer for a host whose image has the dpkg ``status``.
+def layer(bench: Workbench, extras: Extras, architecture: Architecture, recipe: rootfs.Recipe, status: str, step: Step) -> Layer:
+    """The layer for a host whose image is made after ``recipe`` and has the dpkg ``status``.
 
     Raises :class:`InputError` for packages that are not there, or cannot be on such a host, :class:`ImageError` for what fails here.
     """
@@ -97,12 +99,14 @@ def layer(bench: Workbench, extras: Extras, architecture: Architecture, suite: s
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
         if extras.packages:
             step(f"fetching Debian packages: {', '.join(extras.packages)}")
-            found, texts = _debian(bench, extras, architecture, suite, status)
+            found, texts = _debian(bench, extras, architecture, recipe.suite, status)
             add(tar, found, seen)
             stanzas = {name.removeprefix("about/"): text for name, text in texts.items() if name.startswith("about/")}
             _put(tar, STATUS, merged_status(status, stanzas).encode())
             versions += [f"{name} {version_in(text)}" for name, text in sorted(stanzas.items())]
-            left_out += not_done({name.removeprefix("scripts/"): text for name, text in texts.items() if name.startswith("scripts/")})
+            scripts = {name.removeprefix("scripts/"): text for name, text in texts.items() if name.startswith("scripts/")}
+            configure(tar, scripts, recipe, seen)
+            left_out += not_done(scripts)
         if extras.pip:
             step(f"fetching Python packages: {', '.join(extras.pip)}")
             found, names = _python(bench, extras, architecture, python_of(status))
@@ -179,13 +183,37 @@ def merged_status(status: str, stanzas: Mapping[str, str]) -> str:
     return "\n\n".join([*kept, *new]) + "\n\n"
 
 
+def configure(tar: tarfile.TarFile, scripts: Mapping[str, str], recipe: rootfs.Recipe, seen: set[str]) -> None:
+    """Add the users and the links that the packages' scripts, by package, would have made. What the image itself has stays."""
+    texts = [text for _, text in sorted(scripts.items())]
+    if made := [account for text in texts for account in accounts(text)]:
+        tables = [recipe.files[f"./{path}"].decode() for path in (PASSWD, GROUP)]
+        for path, table in zip((PASSWD, GROUP), with_accounts(tables[0], tables[1], made), strict=True):
+            _put(tar, path, table.encode())
+            seen.add(path)
+    for link in sorted((link for text in texts for link in alternatives(text)), key=lambda one: -one.priority):
+        path, target = _merged(link.path), _merged(link.target)
+        if f"./{path}" not in recipe.links and path not in seen and target in seen:
+            member = tarfile.TarInfo(path)
+            member.type, member.linkname = tarfile.SYMTYPE, f"/{target}"
+            tar.addfile(member)
+            seen.add(path)
+
+
+def _merged(path: str) -> str:
+    """A path without its first slash, where it is on a host: /bin is a link into /usr."""
+    path = path.lstrip("/")
+    return f"usr/{path}" if path.split("/")[0] in MERGED else path
+
+
 def not_done(scripts: Mapping[str, str]) -> list[str]:
-    """What the packages' scripts, by package, would have made that files alone are not."""
-    return [
-        f"{name}: {' and '.join(made)}"
-        for name, text in sorted(scripts.items())
-        if (made := [what for what, pattern in MAKES.items() if pattern.search(text)])
-    ]
+    """What the packages' scripts, by package, would have made that files alone are not, and that could not be made here either."""
+    found = []
+    for name, text in sorted(scripts.items()):
+        done = {"users": bool(accounts(text)), "alternatives": bool(alternatives(text))}
+        if missing := [what for what, pattern in MAKES.items() if pattern.search(text) and not done.get(what)]:
+            found.append(f"{name}: {' and '.join(missing)}")
+    return found
 
 
 # What is wanted of PyPI

@@ -13,10 +13,11 @@ from tests.lab.support import Labs, ids, run_testbed, started
 
 pytestmark = pytest.mark.long
 
+WANTED = "inetutils-telnet, iperf3, scapy==2.5.0"
 MAKING_S = 300  # three images, and a guest's snapshot, on a machine that has other things to do
 ALL_KINDS = """
 networks: {lan: }
-defaults: {packages: [iperf3], pip: [scapy==2.5.0]}
+defaults: {packages: [inetutils-telnet, iperf3], pip: [scapy==2.5.0]}
 hosts: {native: , emulated: {kind: emulated}, guest: {kind: vm}, plain: {packages: [], pip: []}}
 """
 
@@ -31,12 +32,15 @@ def test_hosts_of_every_kind_have_what_their_file_says_and_a_second_lab_has_the_
         assert host.run(["iperf3", "--version"]).check().text.startswith("iperf 3.")
         assert host.run(["python3", "-c", "import scapy; print(scapy.VERSION)"]).check().text.startswith("2.5.0")
         listed = host.run(["dpkg-query", "-W", "-f", "${Package} ${Status}\n", "iperf3", "tcpdump"]).check().text
+        # What their scripts make when packages are configured: a link for one of several alternatives, a user.
+        assert host.run(["readlink", "-e", "/bin/telnet"]).check().text == "/usr/bin/inetutils-telnet\n"
+        assert host.run(["id", "-un"], user="iperf3").check().text == "iperf3\n"
         assert listed == "iperf3 install ok installed\ntcpdump install ok installed\n"
         assert host.run(["sh", "-c", "test -L /bin && test -L /lib && ls /bin/sh"]).exit_code == 0
     assert lab.host("plain").run(["sh", "-c", "command -v iperf3"]).exit_code != 0
-    made = listed_with("iperf3, scapy==2.5.0", engine)
+    made = listed_with(WANTED, engine)
     labs.up(ALL_KINDS)
-    assert listed_with("iperf3, scapy==2.5.0", engine) == made
+    assert listed_with(WANTED, engine) == made
     assert {re.sub(":.*", "", one.reference) for one in made} == {
         "testbed/derived-s390x",
         f"testbed/derived-{of_machine().name}",

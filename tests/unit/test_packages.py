@@ -122,9 +122,14 @@ def test_new_packages_are_in_the_list_of_a_host_and_take_the_place_of_older_ones
     assert python_of(merged) == "3.11"
 
 
-def test_what_package_scripts_would_have_made_is_said() -> None:
-    scripts = {"a": "adduser --system a\n", "b": "update-alternatives --install x\nuseradd b\n", "c": "ldconfig\n"}
-    assert not_done(scripts) == ["a: users", "b: users and alternatives"]
+def test_what_package_scripts_would_have_made_and_was_not_made_here_is_said() -> None:
+    scripts = {
+        "a": "adduser --system a\nchown a /var/lib/a\n",
+        "b": "update-alternatives --install x\nuseradd $B\n",
+        "c": "ldconfig\n",
+        "d": "update-alternatives --install /usr/bin/d d /usr/bin/e 10\n",
+    }
+    assert not_done(scripts) == ["a: owners of files", "b: users and alternatives"]
 
 
 def test_a_layer_lays_nothing_over_the_links_into_usr_and_leaves_manuals_out() -> None:
