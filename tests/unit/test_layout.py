@@ -38,6 +38,7 @@ ORDER = (
     "images",
     "network",
     "guest_image",
+    "maintainer_scripts",
     "pip_fetch",
     "packages",
     "derived",
