@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
+from testbed.endian_longer import head, longer, moved, tail
 from testbed.endian_text import Part, parts
 from testbed.endian_words import WIDTHS, Difference, Kind, Place, Stretch, explain, learned, places
 
@@ -76,7 +77,7 @@ def _in_parts(in_parts: Sequence[Part]) -> Comparison:
         between = not part.is_number and all((*part.little, *part.big))
         one = _whole(part.little, part.big) if between else _as_one(part)
         varying = {at for place in one.set_aside for at in range(place.offset, place.end)}
-        found = _moved((list(one.differences), varying, list(one.blind)), part.offset, part.of_big)
+        found = moved((list(one.differences), varying, list(one.blind)), part.offset, part.of_big)
         differences += found[0]
         aside |= found[1]
         blind += found[2]
@@ -130,67 +131,24 @@ def _out_of_step(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
 
 
 def _longer(little: Sequence[bytes], big: Sequence[bytes]) -> Comparison:
-    """Each host sends the same length in every run, and they are not the same: what is in step from the beginning and from the end, and a
-    difference in length between."""
-    size, other = len(little[0]), len(big[0])
-    least = head = min(size, other)
-    front, aside, blind = _head(little, big, head)
-    if odd := next((one for one in front if one.kind in ("different", "bit fields")), None):
-        head = odd.place.offset  # from here on the one is shifted against the other
-        front, aside, blind = _head(little, big, head)
-    tail = least - head
-    back, aside_back, blind_back = _tail(little, big, tail)
-    if odd := next((one for one in reversed(back) if one.kind in ("different", "bit fields")), None):
-        tail = size - odd.place.end
-        back, aside_back, blind_back = _tail(little, big, tail)
-    middle = Difference("length", Place(head, size - tail - head), head, little[0][head : size - tail], big[0][head : other - tail])
-    compared = head + tail - len(aside) - len(aside_back)
-    return Comparison((*front, middle, *back), tuple(places(aside | aside_back)), (*blind, *blind_back), compared, size)
+    """Each host sends the same length in every run, and they are not the same."""
+    found, aside, blind = longer(little, big)
+    apart = {at for one in found if one.kind == "length" for at in range(one.place.offset, one.place.end)}
+    size = len(little[0])
+    return Comparison(tuple(found), tuple(places(aside)), tuple(blind), size - len(aside | apart), size)
 
 
 def _from_both_ends(little: Sequence[bytes], big: Sequence[bytes], *, tails: bool = True) -> Comparison:
     """The length varies from run to run: from both ends, as far as the runs are in step. What lies between is set aside. Without
     ``tails``, from the beginning only."""
     size = len(little[0])
-    head = min(_steps(little), _steps(big))
+    begin = min(_steps(little), _steps(big))
     least = min(len(one) for one in (*little, *big))
-    tail = min(_steps([one[::-1] for one in little]), _steps([one[::-1] for one in big]), least - head) if tails else 0
-    front, aside, blind = _head(little, big, head, ragged=True)
-    back, aside_back, blind_back = _tail(little, big, tail, ragged=True)
-    varying = {*aside, *aside_back, *range(head, size - tail)}
+    end = min(_steps([one[::-1] for one in little]), _steps([one[::-1] for one in big]), least - begin) if tails else 0
+    front, aside, blind = head(little, big, begin, ragged=True)
+    back, aside_back, blind_back = tail(little, big, end, ragged=True)
+    varying = {*aside, *aside_back, *range(begin, size - end)}
     return Comparison((*front, *back), tuple(places(varying)), (*blind, *blind_back), size - len(varying), size)
-
-
-def _head(
-    little: Sequence[bytes], big: Sequence[bytes], head: int, *, ragged: bool = False
-) -> tuple[list[Difference], set[int], list[Place]]:
-    sides = [learned([one[:head] for one in side]) for side in (little, big)]
-    return explain(sides[0], sides[1], ragged=(False, ragged))
-
-
-def _tail(
-    little: Sequence[bytes], big: Sequence[bytes], tail: int, *, ragged: bool = False
-) -> tuple[list[Difference], set[int], list[Place]]:
-    sides = [learned([one[len(one) - tail :] for one in side]) for side in (little, big)]
-    begin, other = len(little[0]) - tail, len(big[0]) - tail
-    return _moved(explain(sides[0], sides[1], ragged=(ragged, False)), begin, other)
-
-
-def _moved(found: tuple[list[Difference], set[int], list[Place]], by: int, of_big: int) -> tuple[list[Difference], set[int], list[Place]]:
-    """What was found in a stretch that begins at an offset of its own in each host's message."""
-
-    def moved(place: Place) -> Place:
-        return Place(place.offset + by, place.width)
-
-    differences, varying, blind = found
-    return (
-        [
-            replace(one, place=moved(one.place), big_offset=one.big_offset + of_big, others=tuple(map(moved, one.others)))
-            for one in differences
-        ],
-        {at + by for at in varying},
-        list(map(moved, blind)),
-    )
 
 
 def _anchors(runs: Sequence[bytes]) -> list[Place]:
@@ -237,7 +195,7 @@ def _overlap(little: bytes, big: bytes, begins: tuple[int, int], ends: tuple[int
     begin, other = begins
     ragged = (begin > 0, begin + size < len(little))
     found = explain(Stretch(little[begin : begin + size], frozenset()), Stretch(big[other : other + size], frozenset()), ragged=ragged)
-    return (*_moved(found, begin, other), set(range(begin, begin + size)))
+    return (*moved(found, begin, other), set(range(begin, begin + size)))
 
 
 def _with_more_inside(little: bytes, big: bytes, here: Place, there: Place) -> list[_Overlap]:

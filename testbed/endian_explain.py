@@ -61,7 +61,8 @@ def _explanation(one: Difference, message: bytes, of_big: bytes, channel: Channe
             said = "the two are not each other's bytes reversed: perhaps a part of a wider number was read, or it is the host's own"
         return f"{at}, the number {little} from the little-endian host, {big} from the big-endian one", (said,)
     if one.kind == "length":
-        return f"{at}: {len(one.little)} bytes of the little-endian host stand where the big-endian one sends {len(one.big)}", (both,)
+        stand = "1 byte of the little-endian host stands" if width == 1 else f"{width} bytes of the little-endian host stand"
+        return f"{at}: {stand} where the big-endian one sends {len(one.big)}", (both,)
     differ = f"{size} differ{'s' if width == 1 else ''}"
     if checksum := _about_a_checksum(one, message, of_big):
         return f"{at}, {differ}: {both}", (checksum,)
@@ -120,6 +121,9 @@ def _about_a_word(one: Difference, little: bytes, big: bytes, order: ByteOrder |
     value = int.from_bytes(one.little, "little")
     if one.varies:
         yield "its value differs from run to run, and at the opposite ends on the two hosts: a time, or a counter"
+    elif _follows_from_the_length(one):
+        of = _lengths(one.place, little).get(value, "the length of that part of the message")
+        yield f"as the hosts have it in memory, it is {value} and {int.from_bytes(one.big, 'big')}, on each {of}"
     else:
         yield f"as the hosts have it in memory, it is {value} (0x{value:0{2 * width}x}){_other_readings(one)} on both"
     if order is None:
@@ -130,6 +134,11 @@ def _about_a_word(one: Difference, little: bytes, big: bytes, order: ByteOrder |
     if one.others:
         others = " or ".join(f"{place.width} bytes at offset {place.offset}" for place in one.others[:4])
         yield f"the same bytes would also come of {others}{' or others' if len(one.others) > 4 else ''}"
+
+
+def _follows_from_the_length(one: Difference) -> bool:
+    """Whether a word in host order is another number on the other host, as its message has another length."""
+    return not one.varies and one.big != one.little[::-1]
 
 
 def _other_readings(one: Difference) -> str:
@@ -152,7 +161,7 @@ def _which_side_is_right(one: Difference, little: bytes, big: bytes) -> Iterator
         yield f"in network order the little-endian host's {one.little.hex(' ')} is {turned}, {lengths[turned]}: that side is right"
         yield "the big-endian one swaps bytes: htons() and htonl() do nothing there, unlike bswap_16() and the like"
         return
-    if as_kept in lengths:
+    if as_kept in lengths and not _follows_from_the_length(one):
         yield f"{as_kept} is {lengths[as_kept]}"
     other = _protocol_order(one.place, little, big)
     to_little = _conversion(width, "little")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from testbed.endian_explain import hexadecimal
@@ -15,12 +15,13 @@ ARRAY_LEAST = 4  # words of one width in a row; fewer are told one by one, as th
 VALUES_MOST = 6
 ELSEWHERE_MOST = 4
 OFFSETS_MOST = 8
+PLACES_MOST = 8  # of one message that are told one by one where no order of bytes explains them
 
 
 def grouped(findings: Iterable[Finding]) -> list[Finding]:
-    """One finding for each array, and one for a field that is wrong in several connections, datagrams, or records of a stream; the others
-    as they are."""
-    rows = _arrays(findings)
+    """One finding for each array, and one for a field that is wrong in several connections, datagrams, or records of a stream; of a message
+    that differs everywhere the first places. The others as they are."""
+    rows = list(_first_places(_arrays(findings)))
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for number, (one, first) in enumerate(zip(rows, firsts(rows), strict=True)):
         groups.setdefault(_cause(first) or (number,), []).append(one)
@@ -35,6 +36,23 @@ def _arrays(findings: Iterable[Finding]) -> list[Finding]:
         else:
             rows.append([one])
     return [found for row in rows for found in ([_array(row)] if len(row) >= ARRAY_LEAST else row)]
+
+
+def _first_places(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """All findings, but for what is not explained of a message, where there is much of it."""
+    unexplained: dict[tuple[object, ...], list[Finding]] = {}
+    for one in findings:
+        if one.channel and one.difference and one.difference.kind in ("different", "length"):
+            unexplained.setdefault((one.channel, one.pairs), []).append(one)
+    left_out = {id(one) for of in unexplained.values() for one in of[PLACES_MOST:]}
+    last = {id(of[PLACES_MOST - 1]): of for of in unexplained.values() if len(of) > PLACES_MOST}
+    for one in findings:
+        if id(one) in last:
+            more = last[id(one)][PLACES_MOST:]
+            line = f"so it goes on: {len(more)} more places that differ, the last one at offset {_place(more[-1]).offset}"
+            yield replace(one, details=(*one.details, line))
+        elif id(one) not in left_out:
+            yield one
 
 
 def _goes_on(before: Finding, one: Finding) -> bool:

@@ -6,6 +6,7 @@ the two pairs of one byte order (there also programs that forget everything unde
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -19,6 +20,7 @@ from testbed.endian_messages import in_words as messages_in_words
 from testbed.endian_runs import BIG, LITTLE, PAIRS, Finding, Judgement, Pair, Run, Runs, name_of
 
 COMPARED_MOST = 1 << 16  # bytes of a message
+LINES_MOST = 8  # about one message, of what may only follow from the findings
 NAMELESS = Description()
 # QEMU's user mode passes system calls on to a little-endian kernel, and knows not all of them: TCP_CONGESTION, netlink, IP_PKTINFO, ...
 OF_THE_EMULATION = "an emulated host does not get all of a kernel's answers right; whether it is that, --vm shows"
@@ -55,7 +57,7 @@ def judge(runs: Runs, names: Names = NAMELESS, *, emulated: bool = False) -> Jud
             unsure += [*only, *_together(_not_always_sent(runs, role))]
     if findings:
         consequences = [f"{one.title}" + (f": {one.details[0]}" if one.details else "") for one in outcomes if not one.role]
-        consequences += _together(likewise)
+        consequences += _together(_first(likewise))
         findings += [one for one in outcomes if one.role]
     else:
         findings = outcomes
@@ -120,6 +122,18 @@ def _together(lines: Iterable[_Said]) -> Iterable[str]:
         if channel:
             channels.setdefault((channel.role, channel.what, text), []).append(channel)
     return [f"{role}, {messages_in_words(of)}: {text}" for (role, _, text), of in channels.items()]
+
+
+def _first(lines: Sequence[_Said]) -> Iterable[_Said]:
+    """The first lines about each message."""
+    counts: Counter[Channel | None] = Counter()
+    for channel, text in lines:
+        counts[channel] += 1
+        if counts[channel] <= LINES_MOST:
+            yield channel, text
+    for channel, count in counts.items():
+        if count > LINES_MOST:
+            yield channel, f"{count - LINES_MOST} more places differ"
 
 
 _Comparisons = Mapping[tuple[Pair, Pair], Mapping[Channel, Comparison]]

@@ -16,6 +16,7 @@ UNALIGNED = 3  # what a word costs beyond its width when its offset is no multip
 CARRY_MOST = 7  # differing bytes beside varying ones that may be the same value's higher bytes
 BLIND_LEAST = 2
 BIT_FIELDS_MOST = 3
+BIT_FIELDS_AMONG_MOST = 32  # places that nothing explains: where there are more, messages are out of step
 ODD_WIDTHS = (16, 7, 6, 5, 3)  # of words that a program puts together by itself; the inside of a wider one is backwards too
 
 Kind = Literal["reversed", "bit fields", "length", "different"]
@@ -80,6 +81,14 @@ def explain(little: Stretch, big: Stretch, *, ragged: tuple[bool, bool] = (False
     odd = _of_odd_width(little.data, big.data, unexplained, varying, chosen)
     chosen = [word for word in chosen if not any(word.overlaps(one) for one in odd)] + odd
     unexplained -= {at for word in chosen for at in range(word.offset, word.end)}
+    beginning: dict[int, list[Place]] = {}
+    for word in words:
+        beginning.setdefault(word.offset, []).append(word)
+
+    def others(word: Place) -> tuple[Place, ...]:
+        near = (other for offset in range(word.offset - max(WIDTHS) + 1, word.end) for other in beginning.get(offset, ()))
+        return tuple(other for other in near if other != word and other.overlaps(word))
+
     found = [
         Difference(
             "reversed",
@@ -87,18 +96,22 @@ def explain(little: Stretch, big: Stretch, *, ragged: tuple[bool, bool] = (False
             word.offset,
             little.data[word.offset : word.end],
             big.data[word.offset : word.end],
-            others=tuple(other for other in words if other != word and other.overlaps(word)),
+            others=others(word),
             varies=not varying.isdisjoint(range(word.offset, word.end)),
         )
         for word in chosen
     ]
     beside = varying | {at for at, varies in zip((-1, size), ragged, strict=True) if varies}
     explained = {at for word in chosen for at in range(word.offset, word.end)}
-    for place in places(unexplained):
+    remaining = places(unexplained)
+    for place in remaining:
         if place.width <= CARRY_MOST and not beside.isdisjoint((place.offset - 1, place.end)):
             varying |= set(range(place.offset, place.end))  # the higher bytes of a time, say, that went on between the hosts' runs
             continue
-        found.append(_unexplained(little.data, big.data, place, explained | varying))
+        few = len(remaining) <= BIT_FIELDS_AMONG_MOST
+        fields = _as_bit_fields(little.data, big.data, place, explained | varying) if few else None
+        within = slice(place.offset, place.end)
+        found.append(fields or Difference("different", place, place.offset, little.data[within], big.data[within]))
     blind = list(_palindromes(little.data[:size], explained | varying | differing))
     return sorted(found, key=lambda one: one.place.offset), varying - explained, blind
 
@@ -190,18 +203,22 @@ def _of_odd_width(little: bytes, big: bytes, unexplained: set[int], varying: set
     """Words of other widths than processors have that explain what remained: of 24 bits, say, or an identifier of 128. The middle of one is
     backwards too, so it may have been ``chosen``."""
     found: list[Place] = []
+    taken = set(varying)
+    inside_of = {at: word for word in chosen for at in range(word.offset, word.end)}
     for width in ODD_WIDTHS:
         for begin in sorted(unexplained):
             one = Place(begin, width)
-            beside = [word for word in chosen if word.overlaps(one) and (word.offset < begin or word.end > one.end)]
-            free = not beside and not any(other.overlaps(one) for other in found) and varying.isdisjoint(range(begin, one.end))
-            if free and one.end - 1 in unexplained and little[begin : one.end] == big[begin : one.end][::-1]:
+            if one.end - 1 not in unexplained or little[begin : one.end] != big[begin : one.end][::-1]:
+                continue
+            sticks_out = any(word.offset < begin or word.end > one.end for at in (begin, one.end - 1) if (word := inside_of.get(at)))
+            if not sticks_out and taken.isdisjoint(range(begin, one.end)):
                 found.append(one)
+                taken |= {*range(begin, one.end)}
     return found
 
 
-def _unexplained(little: bytes, big: bytes, place: Place, taken: set[int]) -> Difference:
-    """Bytes that differ and are no word backwards: bit fields if they look so."""
+def _as_bit_fields(little: bytes, big: bytes, place: Place, taken: set[int]) -> Difference | None:
+    """Bytes that differ and are no word backwards as bit fields, if they look so."""
     for unit in (1, 2, 4):
         for offset in range(max(0, place.end - unit), place.offset + 1):
             end = offset + unit
@@ -210,8 +227,7 @@ def _unexplained(little: bytes, big: bytes, place: Place, taken: set[int]) -> Di
             if widths := bit_fields(little[offset:end], big[offset:end]):
                 whole = Place(offset, unit)
                 return Difference("bit fields", whole, offset, little[offset:end], big[offset:end], bit_widths=widths)
-    ends = place.offset, place.end
-    return Difference("different", place, place.offset, little[slice(*ends)], big[slice(*ends)])
+    return None
 
 
 def bit_fields(little: bytes, big: bytes) -> tuple[int, ...]:

@@ -324,6 +324,21 @@ def test_the_elements_of_an_array_are_shown_as_one_finding() -> None:
     assert "1 finding in 7 places" in text
 
 
+@pytest.mark.parametrize("number", [b"", b"HH"], ids=["alone", "after a number"])
+def test_of_a_message_that_differs_everywhere_the_first_places_are_shown(number: bytes) -> None:
+    """Two texts, say, of which the one is shifted against the other."""
+
+    def talk(client: ByteOrder, server: ByteOrder) -> Run:
+        begin = pack(client, "H", 4711) if number else b""
+        return run(begin + b"".join(b"same" + bytes(3) + (b"l%d" if client == "little" else b"b%d") % at for at in range(10, 30)), b"ok")
+
+    of = outcome(talk)
+    text = " ".join(shown(of).split())
+    assert ("12 more places differ" in text) == bool(number)
+    assert ("so it goes on: 12 more places that differ, the last one at offset 197" in text) == (not number)
+    assert ("1 finding:" if number else "8 findings in 20 places") in text
+
+
 def test_three_numbers_in_a_row_are_shown_one_by_one() -> None:
     assert "3 findings:" in shown(outcome(lambda client, server: run(pack(client, "3H", 300, 301, 302), b"ok")))
 

@@ -78,6 +78,7 @@ ORDER = (
     "endian_messages",
     "endian_words",
     "endian_text",
+    "endian_longer",
     "endian_compare",
     "endian_fields",
     "endian_dissect",
