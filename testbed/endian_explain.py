@@ -16,6 +16,7 @@ from testbed.endian_messages import Channel, Turn
 from testbed.endian_text import is_in_text
 from testbed.endian_words import WIDTHS, Difference, Place, learned
 
+LENGTH_LEAST = 10  # of a message: a smaller number may well be something else
 SHOWN = 16  # bytes in a line of words
 CONVERSIONS = {2: "htons()", 4: "htonl()", 8: "htobe64()"}
 
@@ -44,8 +45,10 @@ def _explanation(one: Difference, message: bytes, of_big: bytes, channel: Channe
         f"{hexadecimal(one.little) or 'nothing'} from the little-endian host, {hexadecimal(one.big) or 'nothing'} from the big-endian one"
     )
     size = "1 byte" if width == 1 else f"{width} bytes"
+    if one.converted:
+        return f"{at}, {size}, sent in host order after {CONVERSIONS[one.converted]}: {both}", tuple(_about_a_conversion(one, order))
     if one.kind == "reversed":
-        return f"{at}, {size}, sent in host order: {both}", tuple(_about_a_word(one, message, of_big, order))
+        return f"{at}, {size}, sent in host order: {both}", tuple(_about_a_word(one, message, of_big, order, channel))
     if one.kind == "bit fields":
         widths = ", ".join(map(str, one.bit_widths))
         return f"{at}, {size}, looks like bit fields: {both}", (
@@ -116,7 +119,7 @@ def _about_a_port(one: Difference, channel: Channel) -> tuple[str, tuple[str, ..
     return title, ("the two are not each other's bytes reversed",)
 
 
-def _about_a_word(one: Difference, little: bytes, big: bytes, order: ByteOrder | None) -> Iterator[str]:
+def _about_a_word(one: Difference, little: bytes, big: bytes, order: ByteOrder | None, channel: Channel) -> Iterator[str]:
     width = one.place.width
     value = int.from_bytes(one.little, "little")
     if one.varies:
@@ -127,7 +130,7 @@ def _about_a_word(one: Difference, little: bytes, big: bytes, order: ByteOrder |
     else:
         yield f"as the hosts have it in memory, it is {value} (0x{value:0{2 * width}x}){_other_readings(one)} on both"
     if order is None:
-        yield from _which_side_is_right(one, little, big)
+        yield from _which_side_is_right(one, little, big, channel)
     else:
         right = _conversion(width, order)
         yield f"it is described as {order}-endian: the {order}-endian side is right, and {right} is right on both"
@@ -139,6 +142,15 @@ def _about_a_word(one: Difference, little: bytes, big: bytes, order: ByteOrder |
 def _follows_from_the_length(one: Difference) -> bool:
     """Whether a word in host order is another number on the other host, as its message has another length."""
     return not one.varies and one.big != one.little[::-1]
+
+
+def _about_a_conversion(one: Difference, order: ByteOrder | None) -> Iterator[str]:
+    width, narrow = one.place.width, CONVERSIONS[one.converted]
+    yield f"{int.from_bytes(one.big, 'big')} is a number of {width} bytes here, and {narrow} converts {one.converted}"
+    if order == "little":
+        yield f"it is described as little-endian: neither side is right, and {_conversion(width, order)} is right on both"
+    else:
+        yield f"in network order the big-endian side is right, and {_conversion(width, 'big')} is right on both"
 
 
 def _other_readings(one: Difference) -> str:
@@ -153,7 +165,7 @@ def _other_readings(one: Difference) -> str:
     return "".join(readings)
 
 
-def _which_side_is_right(one: Difference, little: bytes, big: bytes) -> Iterator[str]:
+def _which_side_is_right(one: Difference, little: bytes, big: bytes, channel: Channel) -> Iterator[str]:
     width = one.place.width
     as_kept, turned = (int.from_bytes(one.little, order) for order in _ORDERS)
     lengths = _lengths(one.place, little)
@@ -163,7 +175,8 @@ def _which_side_is_right(one: Difference, little: bytes, big: bytes) -> Iterator
         return
     if as_kept in lengths and not _follows_from_the_length(one):
         yield f"{as_kept} is {lengths[as_kept]}"
-    other = _protocol_order(one.place, little, big)
+    # Headers of IP's own protocols are in network order (RFC 791, appendix B).
+    other = _protocol_order(one.place, little, big) if channel.what != "ip" else "big"
     to_little = _conversion(width, "little")
     if other == "little":
         yield "other lengths in the message are little-endian on both hosts"
@@ -204,7 +217,7 @@ def _protocol_order(place: Place, message: bytes, of_big: bytes) -> Literal["lit
                 continue
             lengths = _lengths(other, message)
             for order in _ORDERS:
-                counts[order] += int.from_bytes(word, order) in lengths
+                counts[order] += LENGTH_LEAST <= int.from_bytes(word, order) in lengths
     if counts["little"] == counts["big"]:
         return None
     return "little" if counts["little"] > counts["big"] else "big"

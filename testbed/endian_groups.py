@@ -61,7 +61,7 @@ def _goes_on(before: Finding, one: Finding) -> bool:
         here is not None
         and there is not None
         and here.kind == there.kind == "reversed"
-        and not (here.varies or there.varies or before.field or one.field)
+        and not (here.varies or there.varies or here.converted or there.converted or before.field or one.field)
         and (before.channel, before.pairs, here.place.width) == (one.channel, one.pairs, there.place.width)
         and (here.place.end, here.big_offset + here.place.width) == (there.place.offset, there.big_offset)
     )
@@ -97,7 +97,7 @@ def _cause(one: Finding) -> tuple[object, ...] | None:
     if one.difference is None or one.channel is None or one.channel.is_port:
         return None
     of = one.difference
-    return (one.role, one.channel.what, of.kind, of.place, of.big_offset, of.varies, of.bit_widths, one.field)
+    return (one.role, one.channel.what, of.kind, of.place, of.big_offset, of.varies, of.bit_widths, of.converted, one.field)
 
 
 def _in_all(group: Sequence[Finding]) -> Finding:

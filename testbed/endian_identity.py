@@ -54,7 +54,11 @@ def mac_bytes(addresses: Sequence[Address]) -> bytes:
 
 def _forms(own: Sequence[Address], others: Sequence[Address]) -> list[tuple[bytes, bytes]]:
     """The ways to write each address, beside those of its stand-in."""
-    found = [(mac_bytes(own), mac_bytes(others))]
+    macs = mac_bytes(own), mac_bytes(others)
+    found = [macs]
+    for separator in (":", "-", ""):  # also as the last digits of a UUID of version 1
+        lower = [(one.hex(separator) if separator else one.hex()).encode() for one in macs]
+        found += [(lower[0], lower[1]), (lower[0].upper(), lower[1].upper())]
     for here, there in zip(own, others, strict=True):
         found += [(str(here).encode(), str(there).encode()), (here.packed, there.packed), (here.packed[::-1], there.packed[::-1])]
     return found

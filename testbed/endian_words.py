@@ -43,7 +43,8 @@ class Difference:
 
     ``place`` is in the little-endian host's message, ``big_offset`` in the other one's; they are the same unless the messages have
     different lengths before it. ``others`` are places that explain the same bytes as well. ``varies``: its value differs from run to run,
-    and that at the opposite ends on the two hosts. ``bit_widths``: of a kind "bit fields", from the first one declared.
+    and that at the opposite ends on the two hosts. ``bit_widths``: of a kind "bit fields", from the first one declared. ``converted``: of
+    so many bytes, fewer than the word has, the order was converted before all of it was sent in host order (htons() of a number of 4).
     """
 
     kind: Kind
@@ -54,6 +55,7 @@ class Difference:
     others: tuple[Place, ...] = ()
     varies: bool = False
     bit_widths: tuple[int, ...] = ()
+    converted: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,10 @@ def explain(little: Stretch, big: Stretch, *, ragged: tuple[bool, bool] = (False
     differing = {at for at in range(size) if at not in varying and little.data[at] != big.data[at]}
     words = _fitting(list(_words(little, big, differing, varying)), differing, size)
     chosen, unexplained = _cover(words, differing, size, UNALIGNED if not ragged[0] else 0)
-    odd = _of_odd_width(little.data, big.data, unexplained, varying, chosen)
-    chosen = [word for word in chosen if not any(word.overlaps(one) for one in odd)] + odd
+    narrow = _converted_narrowly(little.data, big.data, unexplained, varying, chosen)
+    unexplained -= {at for word in narrow for at in range(word.offset, word.end)}
+    odd = _of_odd_width(little.data, big.data, unexplained, varying, [*chosen, *narrow])
+    chosen = [word for word in chosen if not any(word.overlaps(one) for one in odd)] + odd + [*narrow]
     unexplained -= {at for word in chosen for at in range(word.offset, word.end)}
     beginning: dict[int, list[Place]] = {}
     for word in words:
@@ -98,6 +102,7 @@ def explain(little: Stretch, big: Stretch, *, ragged: tuple[bool, bool] = (False
             big.data[word.offset : word.end],
             others=others(word),
             varies=not varying.isdisjoint(range(word.offset, word.end)),
+            converted=narrow.get(word, 0),
         )
         for word in chosen
     ]
@@ -197,6 +202,25 @@ def _cover(words: Sequence[Place], differing: set[int], size: int, unaligned: in
         remaining -= set(range(taken.offset, taken.end))
         at = taken.offset
     return chosen[::-1], remaining
+
+
+def _converted_narrowly(little: bytes, big: bytes, unexplained: set[int], varying: set[int], chosen: Sequence[Place]) -> dict[Place, int]:
+    """Words of 4 or 8 bytes whose lower half or quarter alone was put into network order, by its width: htons() of a number of 4 bytes is
+    so. On a little-endian host it comes first, on a big-endian one last, and the rest is zeros."""
+    found: dict[Place, int] = {}
+    taken = varying | {at for word in chosen for at in range(word.offset, word.end)}
+    for width, converted in ((4, 2), (8, 4), (8, 2)):
+        zeros = bytes(width - converted)
+        # One at a multiple of its width is the likelier.
+        for begin in sorted(
+            (at for at in {one - back for one in unexplained for back in range(width)} if at >= 0), key=lambda at: (at % width > 0, at)
+        ):
+            here, there = little[begin : begin + width], big[begin : begin + width]
+            same = here[:converted] == there[-converted:] and here[converted:] == there[:-converted] == zeros
+            if same and len(here) == width and any(here) and taken.isdisjoint(range(begin, begin + width)):
+                found[Place(begin, width)] = converted
+                taken |= {*range(begin, begin + width)}
+    return found
 
 
 def _of_odd_width(little: bytes, big: bytes, unexplained: set[int], varying: set[int], chosen: Sequence[Place]) -> list[Place]:

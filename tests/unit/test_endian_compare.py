@@ -276,3 +276,18 @@ def test_what_one_host_has_more_in_the_middle_is_found_between_things_that_vary(
 
     (found,) = compare(sent(b"bbr", (1, 22, 333, 4)), sent(b"", (55, 6, 777, 8))).differences
     assert (found.kind, found.little, found.big) == ("length", b"bbr", b"")
+
+
+@pytest.mark.parametrize(("width", "converted"), [(4, 2), (8, 2), (8, 4)])
+@pytest.mark.parametrize("before", [0, 3, 8])
+def test_a_number_that_is_converted_in_fewer_bytes_than_it_has_is_found(width: int, converted: int, before: int) -> None:
+    """htons() of a number of 4 bytes: 00 01 00 00 on a little-endian host, as the memory of the big-endian one has it in its last bytes."""
+    value, zeros = (4711).to_bytes(converted, "big"), bytes(width - converted)
+    little, big = (b"x" * before + word + b"end" for word in (value + zeros, zeros + value))
+    (found,) = compare([little] * 2, [big] * 2).differences
+    assert (found.kind, found.place, found.converted) == ("reversed", Place(before, width), converted)
+
+
+def test_what_is_backwards_as_a_whole_is_no_narrow_conversion() -> None:
+    (found,) = compare([bytes.fromhex("01 01 00 00")] * 2, [bytes.fromhex("00 00 01 01")] * 2).differences
+    assert (found.place, found.converted) == (Place(0, 4), 0)

@@ -20,7 +20,7 @@ from testbed.architecture import ByteOrder
 from testbed.endian import plan
 from testbed.endian_compare import Place
 from testbed.endian_explain import parting, reversed_numbers
-from testbed.endian_identity import as_little
+from testbed.endian_identity import as_little, mac_bytes
 from testbed.endian_judge import judge
 from testbed.endian_messages import Channel, Said, Turn
 from testbed.endian_program import DIRECTORY, check_files, read
@@ -196,6 +196,14 @@ def test_the_high_bytes_of_a_small_number_are_not_worth_a_word() -> None:
         (lambda order: b"\x0a\x00" + pack(order, "H", 600) + b"abcdef", "the little-endian side is right"),
         # bswap instead of htons: network order on the little-endian host alone.
         (lambda order: pack("big" if order == "little" else "little", "H", 5) + b"hello", "that side is right"),
+        # The message is 8 bytes long, which is 0x0008 in little-endian order; but so is any small number.
+        (lambda order: b"\x08\x00\x01\x02" + pack(order, "H", 600) + b"ab", "in network order the big-endian side is right"),
+        # htons() of a number of 4 bytes, and htonl() of one of 8.
+        (lambda order: pack(order, "I", number(pack("big", "H", 1), order)), "1 is a number of 4 bytes here, and htons() converts 2"),
+        (
+            lambda order: pack(order, "Q", number(pack("big", "I", 70000), order)),
+            "network order the big-endian side is right, and htobe64()",
+        ),
         (lambda order: pack(order, "f", 2.5), "2.5 if it is a floating-point number"),
         (lambda order: pack(order, "i", -2), "-2 if it is signed"),
     ],
@@ -523,3 +531,27 @@ def test_a_word_that_stands_elsewhere_in_every_run_is_one_finding() -> None:
     result = judge({pair: [run(message(pair[0]), b"ok") for _ in range(3)] for pair in PAIRS})
     assert [one.difference and one.difference.little.hex() for one in result.findings] == ["5802", "5802"]
     assert all(set(one.pairs) == set(PAIRS) for one in result.findings)
+
+
+@pytest.mark.parametrize(
+    "form", ["{0}:{1}:{2}:{3}:{4}:{5}", "{0}-{1}-{2}-{3}-{4}-{5}", "0001-{0}{1}{2}{3}{4}{5}"], ids=["colons", "dashes", "uuid"]
+)
+def test_an_ethernet_address_in_a_text_is_the_host_s_own(form: str) -> None:
+    addresses = {
+        f"{role}-{order}": (ip_address(f"10.0.0.{number}"),)
+        for number, (role, order) in enumerate([("client", "le"), ("client", "be"), ("server", "le"), ("server", "be")], 170)
+    }
+
+    def sent(order: str) -> bytes:
+        return form.format(*mac_bytes(addresses[f"client-{order}"]).hex(" ").split()).encode()
+
+    for of_big, wanted in ((sent("be"), sent("le")), (sent("be").upper(), sent("le").upper())):
+        assert of_big != wanted
+        assert as_little(run(of_big, b""), ("big", "big"), addresses).said.messages[CLIENT] == wanted
+
+
+def test_numbers_that_are_converted_in_too_few_bytes_are_no_array() -> None:
+    text = shown(
+        outcome(lambda client, server: run(pack(client, "5I", *(number(pack("big", "H", 300 + one), client) for one in range(5))), b"ok"))
+    )
+    assert text.count("sent in host order after htons()") == 5
