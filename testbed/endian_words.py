@@ -17,6 +17,7 @@ CARRY_MOST = 7  # differing bytes beside varying ones that may be the same value
 BLIND_LEAST = 2
 BIT_FIELDS_MOST = 3
 BIT_FIELDS_AMONG_MOST = 32  # places that nothing explains: where there are more, messages are out of step
+NARROW = ((4, 2), (8, 4), (8, 2))  # how many bytes a number has, and how many of them are converted
 ODD_WIDTHS = (16, 7, 6, 5, 3)  # of words that a program puts together by itself; the inside of a wider one is backwards too
 
 Kind = Literal["reversed", "bit fields", "length", "different"]
@@ -205,21 +206,23 @@ def _cover(words: Sequence[Place], differing: set[int], size: int, unaligned: in
 
 
 def _converted_narrowly(little: bytes, big: bytes, unexplained: set[int], varying: set[int], chosen: Sequence[Place]) -> dict[Place, int]:
-    """Words of 4 or 8 bytes whose lower half or quarter alone was put into network order, by its width: htons() of a number of 4 bytes is
-    so. On a little-endian host it comes first, on a big-endian one last, and the rest is zeros."""
+    """Words of 4 or 8 bytes of which fewer were put into network order: htons() of a number of 4 bytes is so. On a little-endian host these
+    come first, on a big-endian one last, and the rest is zeros. Of several that explain the same bytes the smallest number counts."""
+    fitting: list[tuple[int, int, int, Place]] = []
+    for width, converted in NARROW:
+        for begin in {at - back for at in unexplained for back in range(width) if at >= back}:
+            here, there = little[begin : begin + width], big[begin : begin + width]
+            zeros = bytes(width - converted)
+            if len(here) == width and here[:converted] == there[-converted:] and here[converted:] == there[:-converted] == zeros:
+                value = int.from_bytes(there, "big")
+                fitting += [(value, begin % width, converted, Place(begin, width))] if value else []
     found: dict[Place, int] = {}
     taken = varying | {at for word in chosen for at in range(word.offset, word.end)}
-    for width, converted in ((4, 2), (8, 4), (8, 2)):
-        zeros = bytes(width - converted)
-        # One at a multiple of its width is the likelier.
-        for begin in sorted(
-            (at for at in {one - back for one in unexplained for back in range(width)} if at >= 0), key=lambda at: (at % width > 0, at)
-        ):
-            here, there = little[begin : begin + width], big[begin : begin + width]
-            same = here[:converted] == there[-converted:] and here[converted:] == there[:-converted] == zeros
-            if same and len(here) == width and any(here) and taken.isdisjoint(range(begin, begin + width)):
-                found[Place(begin, width)] = converted
-                taken |= {*range(begin, begin + width)}
+    for _, _, converted, place in sorted(fitting, key=lambda one: (one[0], one[1], one[3].offset)):
+        inside = range(place.offset, place.end)
+        if taken.isdisjoint(inside):
+            found[place] = converted
+            taken.update(inside)
     return found
 
 

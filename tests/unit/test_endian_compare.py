@@ -288,6 +288,12 @@ def test_a_number_that_is_converted_in_fewer_bytes_than_it_has_is_found(width: i
     assert (found.kind, found.place, found.converted) == ("reversed", Place(before, width), converted)
 
 
+def test_of_several_numbers_that_are_converted_in_part_the_smallest_is_named() -> None:
+    """2 at offset 1, and not 512 at offset 2, though the message is not aligned."""
+    (found,) = compare([bytes.fromhex("80 00 02 00 00 00 00")] * 2, [bytes.fromhex("80 00 00 00 02 00 00")] * 2).differences
+    assert (found.place, found.converted) == (Place(1, 4), 2)
+
+
 def test_what_is_backwards_as_a_whole_is_no_narrow_conversion() -> None:
     (found,) = compare([bytes.fromhex("01 01 00 00")] * 2, [bytes.fromhex("00 00 01 01")] * 2).differences
     assert (found.place, found.converted) == (Place(0, 4), 0)
