@@ -45,14 +45,15 @@ def _explanation(one: Difference, message: bytes, of_big: bytes, channel: Channe
         f"{hexadecimal(one.little) or 'nothing'} from the little-endian host, {hexadecimal(one.big) or 'nothing'} from the big-endian one"
     )
     size = "1 byte" if width == 1 else f"{width} bytes"
-    if one.converted:
+    if one.converted and one.kind == "reversed":
         return f"{at}, {size}, sent in host order after {CONVERSIONS[one.converted]}: {both}", tuple(_about_a_conversion(one, order))
     if one.kind == "reversed":
         return f"{at}, {size}, sent in host order: {both}", tuple(_about_a_word(one, message, of_big, order, channel))
     if one.kind == "bit fields":
         widths = ", ".join(map(str, one.bit_widths))
-        return f"{at}, {size}, looks like bit fields: {both}", (
-            f"bit fields of {widths} bits, in the order of their declaration, have these bytes",
+        after = f" after {CONVERSIONS[one.converted]}" if one.converted else ""
+        return f"{at}, {size}, looks like bit fields{after}: {both}", (
+            f"bit fields of {widths} bits, in the order of their declaration, have these bytes{after}",
             "the first one is in the lowest bits on a little-endian host, in the highest on a big-endian one",
             "shift and mask instead: (version << 4) | length is the same byte everywhere",
         )
@@ -69,6 +70,12 @@ def _explanation(one: Difference, message: bytes, of_big: bytes, channel: Channe
     differ = f"{size} differ{'s' if width == 1 else ''}"
     if checksum := _about_a_checksum(one, message, of_big):
         return f"{at}, {differ}: {both}", (checksum,)
+    if any(one.little) and not any(one.big):
+        first = "byte" if width == 1 else size
+        return f"{at}, {differ}: {both}", (
+            f"perhaps the first {first} of a wider number in memory: on a little-endian host its lowest, on a big-endian one its highest",
+            "shift, or assign it to a number of that width, and do not send a part of it by its address",
+        )
     return f"{at}, {differ}: {both}", (
         "this is no word backwards: perhaps padding that was never written, a checksum of other bytes, or something that is the host's own",
     )

@@ -185,7 +185,23 @@ def _reversed(runs: Runs, comparisons: _Comparisons, role: Role, names: Names) -
                     title, details = explanation(one, messages[0], messages[1], channel, fields)
                     field = in_words(fields, one.place)
                     found[key] = Finding(title, details, (first, second), role, channel, one, messages[0], messages[1], field)
-    return sorted(found.values(), key=lambda one: (one.channel, one.difference.place.offset) if one.channel and one.difference else ())
+    whole = [_with_its_parts(one, found.values()) for one in found.values() if not any(_is_part_of(one, other) for other in found.values())]
+    return sorted(whole, key=lambda one: (one.channel, one.difference.place.offset) if one.channel and one.difference else ())
+
+
+def _with_its_parts(whole: Finding, findings: Iterable[Finding]) -> Finding:
+    """A finding, also seen where only a part of it was."""
+    seen = {pair for one in findings if one is whole or _is_part_of(one, whole) for pair in one.pairs}
+    return whole if seen == {*whole.pairs} else replace(whole, pairs=tuple(pair for pair in PAIRS if pair in seen))
+
+
+def _is_part_of(one: Finding, other: Finding) -> bool:
+    """Whether it is the inside of a word that is a finding of its own: of a time which in one comparison was the same in all runs of a
+    host, and in another was not."""
+    if one.channel != other.channel or not one.difference or not other.difference or not other.difference.varies:
+        return False
+    here, there = one.difference.place, other.difference.place
+    return here.width < there.width and there.offset <= here.offset and here.end <= there.end
 
 
 def _as_a_field(one: Difference, fields: Sequence[Named], little: bytes, big: bytes) -> Difference:

@@ -45,7 +45,8 @@ class Difference:
     ``place`` is in the little-endian host's message, ``big_offset`` in the other one's; they are the same unless the messages have
     different lengths before it. ``others`` are places that explain the same bytes as well. ``varies``: its value differs from run to run,
     and that at the opposite ends on the two hosts. ``bit_widths``: of a kind "bit fields", from the first one declared. ``converted``: of
-    so many bytes, fewer than the word has, the order was converted before all of it was sent in host order (htons() of a number of 4).
+    so many bytes, fewer than the word has, the order was converted before all of it was sent in host order (htons() of a number of 4); of
+    bit fields it was that of all.
     """
 
     kind: Kind
@@ -142,14 +143,19 @@ def _words(little: Stretch, big: Stretch, differing: set[int], varying: set[int]
 def _mirrored(little: Stretch, big: Stretch, offset: int, width: int) -> bool:
     """Whether a word that varies from run to run does so at opposite ends, and is otherwise the other host's backwards: a time in
     host order. At least two bytes must say so, and none may vary on both hosts at once: then it may be any number. Where it is the
-    little-endian host's end that varies, as of a program that always swaps, zeros say nothing: memory that was never written has many."""
+    little-endian host's end that varies, as of a program that always swaps, zeros say nothing: memory that was never written has many;
+    and so where it varies on one host only, the runs of the other having been in one second."""
     inside = range(offset, offset + width)
     of_little, of_big = ({at for at in inside if at in one.varying} for one in (little, big))
-    if not of_little or not of_big or of_little & of_big:
+    if not (of_little or of_big) or of_little & of_big:
         return False
     steady = [(at, 2 * offset + width - 1 - at) for at in inside if at not in of_little and 2 * offset + width - 1 - at not in of_big]
-    sure = max(of_little) < min(of_big) or any(little.data[here] for here, _ in steady)
-    return sure and len(steady) >= 2 and all(little.data[here] == big.data[there] for here, there in steady)
+    if not all(little.data[here] == big.data[there] for here, there in steady):
+        return False
+    telling = sum(little.data[here] != 0 for here, _ in steady)
+    if not of_little or not of_big:
+        return telling >= 2
+    return len(steady) >= 2 and (max(of_little) < min(of_big) or telling > 0)
 
 
 def _fitting(words: Sequence[Place], differing: set[int], size: int) -> list[Place]:
@@ -251,9 +257,11 @@ def _as_bit_fields(little: bytes, big: bytes, place: Place, taken: set[int]) -> 
             end = offset + unit
             if end > min(len(little), len(big)) or not taken.isdisjoint(range(offset, end)):
                 continue
-            if widths := bit_fields(little[offset:end], big[offset:end]):
-                whole = Place(offset, unit)
-                return Difference("bit fields", whole, offset, little[offset:end], big[offset:end], bit_widths=widths)
+            here, there = little[offset:end], big[offset:end]
+            if widths := bit_fields(here, there):
+                return Difference("bit fields", Place(offset, unit), offset, here, there, bit_widths=widths)
+            if unit > 1 and (widths := bit_fields(here[::-1], there)):
+                return Difference("bit fields", Place(offset, unit), offset, here, there, bit_widths=widths, converted=unit)
     return None
 
 

@@ -137,6 +137,17 @@ def test_a_time_that_is_swapped_on_both_hosts_is_found_and_memory_that_was_never
     assert not any(one.kind == "reversed" for one in compare(little, big).differences)
 
 
+@pytest.mark.parametrize(("form", "width"), [("I", 4), ("Q", 8)])
+@pytest.mark.parametrize("varies", ["little", "big"])
+def test_a_time_in_host_order_is_found_though_the_runs_of_one_host_were_in_one_second(form: str, width: int, varies: str) -> None:
+    seconds = {side: [0x665E5F10 + run * (side == varies) + 5 * (side == "big") for run in range(3)] for side in ("little", "big")}
+    little, big = ([struct.pack(order + form, at) for at in seconds[side]] for order, side in (("<", "little"), (">", "big")))
+    (found,) = compare(little, big).differences
+    assert (found.kind, found.place, found.varies) == ("reversed", Place(0, width), True)
+    little = [struct.pack(">" + form, at) for at in seconds["little"]]
+    assert compare(little, big).differences == ()
+
+
 def test_a_time_that_carries_into_a_higher_byte_between_the_hosts_is_no_finding() -> None:
     little = [struct.pack(">I", 0x665E5FFD + run) for run in range(3)]
     big = [struct.pack(">I", 0x665E6001 + run) for run in range(3)]
@@ -297,3 +308,20 @@ def test_of_several_numbers_that_are_converted_in_part_the_smallest_is_named() -
 def test_what_is_backwards_as_a_whole_is_no_narrow_conversion() -> None:
     (found,) = compare([bytes.fromhex("01 01 00 00")] * 2, [bytes.fromhex("00 00 01 01")] * 2).differences
     assert (found.place, found.converted) == (Place(0, 4), 0)
+
+
+def test_bit_fields_of_which_the_whole_word_is_converted_are_found() -> None:
+    """4, 12 and 16 bits with 1, 0x123 and 0x4567, then htonl()."""
+    (found,) = compare([bytes.fromhex("45 67 12 31")] * 2, [bytes.fromhex("11 23 45 67")] * 2).differences
+    assert (found.kind, found.place, found.bit_widths, found.converted) == ("bit fields", Place(0, 4), (4, 12, 16), 4)
+    title, (first, *_) = explanation(found, found.little, found.big, Channel("client", "tcp", 1))
+    assert "looks like bit fields after htonl(): 45 67 12 31" in title
+    assert first.endswith("bits, in the order of their declaration, have these bytes after htonl()")
+
+
+def test_the_first_byte_of_a_wider_number_is_explained() -> None:
+    """write(fd, &number, 1)"""
+    (found,) = compare([b"\x05hello"] * 2, [b"\x00hello"] * 2).differences
+    title, (line, _) = explanation(found, b"\x05hello", b"\x00hello", Channel("client", "tcp", 1))
+    assert "1 byte differs: 05 from the little-endian host, 00 from" in title
+    assert line.startswith("perhaps the first byte of a wider number in memory: on a little-endian host its lowest")

@@ -555,3 +555,22 @@ def test_numbers_that_are_converted_in_too_few_bytes_are_no_array() -> None:
         outcome(lambda client, server: run(pack(client, "5I", *(number(pack("big", "H", 300 + one), client) for one in range(5))), b"ok"))
     )
     assert text.count("sent in host order after htons()") == 5
+
+
+def test_a_time_of_which_only_some_comparisons_see_that_it_varies_is_one_finding() -> None:
+    """Between some pairs all runs are in one second, and then only its upper bytes are the other's backwards."""
+
+    def sent(order: ByteOrder, second: int) -> Run:
+        return run(pack(order, "Q", 0x6B08F500 + second), b"ok")
+
+    seconds: dict[Pair, tuple[int, int, int]] = {
+        ("little", "little"): (1, 1, 1),
+        ("little", "big"): (2, 3, 4),
+        ("big", "little"): (9, 9, 9),
+        ("big", "big"): (6, 7, 8),
+    }
+    result = judge({pair: [sent(pair[0], second) for second in of] for pair, of in seconds.items()})
+    (found,) = result.findings
+    assert found.difference
+    assert (found.difference.place, found.difference.varies) == (Place(0, 8), True)
+    assert found.pairs == PAIRS

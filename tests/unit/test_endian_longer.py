@@ -49,8 +49,9 @@ def test_a_program_whose_numbers_have_other_lengths_is_taken_apart() -> None:
 @pytest.mark.parametrize("whole", [False, True], ids=["what follows", "all"])
 def test_a_length_in_host_order_is_found_though_it_is_another_number(width: str, *, whole: bool) -> None:
     size = struct.calcsize(width)
-    sent = {order: framed(order, text, width, less=size * whole) for order, text in (("<", b"tcp: bbr, on"), (">", b"tcp: cubic, on"))}
-    length, text = compare([sent["<"]] * 2, [sent[">"]] * 2).differences
+    little = framed("<", b"tcp: bbr, on", width, less=size * whole)
+    big = framed(">", b"tcp: cubic, on", width, less=size * whole)
+    length, text = compare([little] * 2, [big] * 2).differences
     assert (length.kind, length.place) == ("reversed", Place(0, size))
     assert (text.kind, text.little, text.big) == ("length", b"bbr", b"cubic")
 
