@@ -1,4 +1,4 @@
-"""What a program needs to start, from its ELF file: its dynamic loader and libraries. 64 bits, either byte order; pure."""
+"""What a program needs to start, from its ELF file: its machine, dynamic loader and libraries. 64 bits, either byte order; pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 MAGIC, CLASS_64, LITTLE = b"\x7fELF", 2, 1
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3  # System V ABI, gabi41, "Program Header"
+MACHINES = {22: "s390x", 62: "x86_64", 183: "aarch64"}  # e_machine (the same, "ELF Header"), and what uname -m prints there
 DT_NULL, DT_NEEDED, DT_STRTAB = 0, 1, 5  # the same, "Dynamic Section"
 
 
@@ -69,3 +70,11 @@ def _libraries(content: bytes, order: str, dynamic: _Segment, segments: list[_Se
 
 def _text(content: bytes, at: int) -> str:
     return content[at : content.index(b"\0", at)].decode()
+
+
+def machine(content: bytes) -> str:
+    """What an ELF file is for, as ``uname -m`` prints it; ``another`` for what is not known here, empty for what is no ELF file. The first
+    20 bytes are enough."""
+    if not content.startswith(MAGIC) or len(content) < 20:
+        return ""
+    return MACHINES.get(int.from_bytes(content[18:20], "little" if content[5] == LITTLE else "big"), "another")

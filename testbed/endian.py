@@ -14,6 +14,7 @@ from typing import TypedDict, Unpack
 
 from rich.console import Console
 
+from testbed.endian_binaries import placed
 from testbed.endian_fields import load
 from testbed.endian_judge import NAMELESS
 from testbed.endian_messages import Role
@@ -96,7 +97,13 @@ def _programs(options: Options) -> tuple[dict[Role, Program], tuple[Path, ...]]:
     missing = [role for role in roles if role not in options]
     if missing:
         raise InputError(f"there is no {' and no '.join(missing)}", hint="--server and --client; or --script for a program alone")
-    return {"client": read("client", options["client"]), "server": read("server", options["server"])}, ()
+    given = [Path(one) for one in options.get("files", ())]
+    programs: dict[Role, Program] = {}
+    own_files: list[Path] = []
+    for role in roles:
+        programs[role], more = placed(read(role, options[role]), given)
+        own_files += more
+    return programs, tuple(own_files)
 
 
 def run(what: Plan, progress: Progress = lambda *_: None) -> Outcome:

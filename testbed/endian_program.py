@@ -72,16 +72,14 @@ def read_script(text: str) -> tuple[Program, tuple[Path, ...]]:
 
 
 def check_files(files: Iterable[Path], programs: Sequence[Program]) -> None:
-    """Raise :class:`InputError` for a file that is not there, two of one name, or one that a command names and that is not given."""
-    names: dict[str, Path] = {}
+    """Raise :class:`InputError` for a file that is not there, or one that a command names and that is not given."""
+    names = set()
     for one in files:
         if not one.is_file():
             raise InputError(f"--file: there is no file '{one}'", hint="a file of this machine, which all hosts get")
-        if names.get(one.name, one) != one:
-            raise InputError(f"--file: '{one}' and '{names[one.name]}' have the same name", hint=f"both would be {DIRECTORY}/{one.name}")
         if one.name in ROLES and any(program.sources and program.role == one.name for program in programs):
             raise InputError(f"--file: '{one}' has the name of the compiled {one.name}", hint="call it something else")
-        names[one.name] = one
+        names.add(one.name)
     for program in programs:
         for word in () if program.sources else program.argv:
             if "/" not in word and word not in names and Path(word).is_file():

@@ -17,8 +17,9 @@ from uuid import uuid4
 
 from testbed import architecture as architectures
 from testbed.api import Lab
-from testbed.architecture import ByteOrder
+from testbed.architecture import Architecture, ByteOrder
 from testbed.capture import ALL_PORTS, Packet, TooMuch, capture, read_pcap
+from testbed.endian_binaries import by_order
 from testbed.endian_dissect import PACKAGE, dissect
 from testbed.endian_fields import Names
 from testbed.endian_identity import as_little, host_name, host_names, mac_bytes
@@ -140,12 +141,15 @@ def endian(plan: Plan, *, progress: Progress = lambda *_: None, name: str = "") 
     machine = architectures.of_machine()
     if machine.byte_order == "big":
         raise LabError("this needs a little-endian machine, as big-endian ones are emulated")
+    own: dict[ByteOrder, Architecture] = {"little": machine, "big": architectures.EMULATED}
+    files = by_order(plan.files, own)
     with tempfile.TemporaryDirectory(prefix="testbed-endian-") as folder:
         progress("programs", "compiling")
-        own = {"little": machine, "big": architectures.EMULATED}
         made = compiled(plan.programs.values(), own.values(), plan.flags, Path(folder))
         topology = _topology(
-            plan, {(role, order): made[role, own[order].name] for role in ROLES for order in ORDERS if (role, own[order].name) in made}
+            plan,
+            files,
+            {(role, order): made[role, own[order].name] for role in ROLES for order in ORDERS if (role, own[order].name) in made},
         )
         from testbed import topology_file
 
@@ -158,12 +162,12 @@ def endian(plan: Plan, *, progress: Progress = lambda *_: None, name: str = "") 
                 raise LabError(error.message, hint=hint) from None
 
 
-def _topology(plan: Plan, made: Mapping[tuple[Role, ByteOrder], Path]) -> str:
+def _topology(plan: Plan, files: Mapping[ByteOrder, Sequence[Path]], made: Mapping[tuple[Role, ByteOrder], Path]) -> str:
     """The text of the lab's topology file, which is YAML as well as JSON."""
 
-    def files(role: Role, order: ByteOrder) -> dict[str, object]:
+    def put(role: Role, order: ByteOrder) -> dict[str, object]:
         given = {
-            f"{DIRECTORY}/{one.name}": {"source": str(one.resolve()), "mode": f"{one.stat().st_mode & 0o777:04o}"} for one in plan.files
+            f"{DIRECTORY}/{one.name}": {"source": str(one.resolve()), "mode": f"{one.stat().st_mode & 0o777:04o}"} for one in files[order]
         }
         own = {plan.programs[role].argv[0]: {"source": str(made[role, order]), "mode": "0755"}} if (role, order) in made else {}
         if plan.input and role == "client":
@@ -176,7 +180,7 @@ def _topology(plan: Plan, made: Mapping[tuple[Role, ByteOrder], Path]) -> str:
         kind = "native" if order == "little" else "vm" if plan.vm else "emulated"
         # Whatever a client alone sends to whomever, the other host takes it. For others a kernel wants to know where all hosts are.
         routes = [{"to": "default" if plan.alone else TO_ALL, "via": host_name(OTHER[role], order)}]
-        given: dict[str, object] = {"kind": kind, "files": files(role, order), "routes": routes}
+        given: dict[str, object] = {"kind": kind, "files": put(role, order), "routes": routes}
         if kind != "vm":  # whose commands are root of their own kernel
             given["capabilities"] = [*DEFAULT_CAPABILITIES, *MORE_CAPABILITIES]
         return {**given, "packages": list(plan.packages), "pip": list(plan.pip)}

@@ -19,7 +19,15 @@ FILE: Any = click.Path(path_type=Path)
 @click.option("--server", metavar="PROGRAM", help="The server: C files and arguments, or a command.")
 @click.option("--client", metavar="PROGRAM", help="The client, likewise. It finds the server by the name `server`.")
 @click.option("--script", metavar="SCRIPT", help="A program alone, in place of both: a .py, .sh or C file and arguments, or a command.")
-@click.option("--file", "-f", "files", multiple=True, type=FILE, metavar="FILE", help="Put it where the programs run; may be repeated.")
+@click.option(
+    "--file",
+    "-f",
+    "files",
+    multiple=True,
+    type=FILE,
+    metavar="FILE",
+    help="Put it where the programs run; of two executables of one name, the one for each host. May be repeated.",
+)
 @click.option("--input", type=FILE, metavar="FILE", help="What the client, or the script, reads from its standard input.")
 @click.option("--package", "packages", multiple=True, metavar="NAME", help="A Debian package that hosts have; may be repeated.")
 @click.option("--pip", multiple=True, metavar="NAME", help="A Python package that hosts have, such as scapy==2.5.0; may be repeated.")

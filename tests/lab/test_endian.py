@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.architecture import EMULATED, of_machine
 from testbed.capture import read_pcap
 from testbed.endian import assert_same
 from testbed.endian_compare import Place
@@ -19,6 +20,7 @@ from testbed.endian_runs import BIG, LITTLE, PAIRS
 from testbed.engine import Engine
 from testbed.errors import CheckFailed, InputError
 from testbed.lab import down, read_parts
+from testbed.process import run_local
 from tests.lab.support import run_testbed
 
 SOURCES = Path(__file__).parent / "endian"
@@ -109,6 +111,21 @@ def test_big_endian_kernels_show_the_same(name: str) -> None:
     result = outcome(name, f"{SOURCES / 'client.c'} long", vm=True)
     assert sorted(result.hosts.values()) == ["native", "native", "vm", "vm"]
     assert found(result) == [("client", "reversed", Place(0, 8))]
+
+
+@pytest.mark.long
+def test_programs_that_the_user_has_built_run_on_the_hosts_that_they_are_for(tmp_path: Path) -> None:
+    sources = {"server": [SOURCES / "server.c", SOURCES / "common.c"], "client": [SOURCES / "client.c", SOURCES / "common.c"]}
+    files = []
+    for one in (of_machine(), EMULATED):
+        (tmp_path / one.name).mkdir()
+        for role, of in sources.items():
+            files.append(tmp_path / one.name / role)
+            run_local([one.compiler, "-static", "-o", str(files[-1]), *map(str, of)], timeout_s=60).check()
+    with pytest.raises(CheckFailed, match="offset 0, 2 bytes, sent in host order"):
+        assert_same(server="server", client="client length", files=files, repeat=2)
+    with pytest.raises(InputError, match=r"server' is a program for \w+ only, and big-endian hosts are s390x"):
+        assert_same(server="server", client="client length", files=files[:2], repeat=2)
 
 
 UDP_SERVER = """

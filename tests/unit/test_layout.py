@@ -89,6 +89,7 @@ ORDER = (
     "endian_groups",
     "endian_identity",
     "endian_program",
+    "endian_binaries",
     "endian_sink",
     "endian_run",
     "endian_report",
