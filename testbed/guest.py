@@ -118,6 +118,8 @@ class Guest:
             # starts is translated anew. Without what hardens a kernel against its users, too: it costs a fifth of a program's
             # start under emulation, and guards nothing here. A panic ends the guest, and so the host.
             *("-append", f"{model.kernel_arguments}panic=-1 quiet loglevel=4 nr_cpus=1 norandmaps {UNHARDENED}"),
+            # For a second QEMU would announce the address that the snapshot's network card had (RARP), which is no host's.
+            *("-global", "migration.announce-rounds=0"),
             *("-chardev", "file,id=console,path=/proc/self/fd/2", *model.console),
         ]
         for disk in ("root", "modules"):
