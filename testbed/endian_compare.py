@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from testbed.endian_longer import head, longer, moved, tail
+from testbed.endian_longer import Found, longer, moved
 from testbed.endian_text import Part, parts
 from testbed.endian_words import WIDTHS, Difference, Kind, Place, Stretch, explain, learned, places
 
@@ -145,10 +145,22 @@ def _from_both_ends(little: Sequence[bytes], big: Sequence[bytes], *, tails: boo
     begin = min(_steps(little), _steps(big))
     least = min(len(one) for one in (*little, *big))
     end = min(_steps([one[::-1] for one in little]), _steps([one[::-1] for one in big]), least - begin) if tails else 0
-    front, aside, blind = head(little, big, begin, ragged=True)
-    back, aside_back, blind_back = tail(little, big, end, ragged=True)
+    front, aside, blind = _head(little, big, begin, ragged=True)
+    back, aside_back, blind_back = _tail(little, big, end, ragged=True)
     varying = {*aside, *aside_back, *range(begin, size - end)}
     return Comparison((*front, *back), tuple(places(varying)), (*blind, *blind_back), size - len(varying), size)
+
+
+def _head(little: Sequence[bytes], big: Sequence[bytes], size: int, *, ragged: bool = False) -> Found:
+    """What differs in the first ``size`` bytes. ``ragged``: after them is something that varies."""
+    sides = [learned([one[:size] for one in side]) for side in (little, big)]
+    return explain(sides[0], sides[1], ragged=(False, ragged))
+
+
+def _tail(little: Sequence[bytes], big: Sequence[bytes], size: int, *, ragged: bool = False) -> Found:
+    """What differs in the last ``size`` bytes. ``ragged``: before them is something that varies."""
+    sides = [learned([one[len(one) - size :] for one in side]) for side in (little, big)]
+    return moved(explain(sides[0], sides[1], ragged=(ragged, False)), len(little[0]) - size, len(big[0]) - size)
 
 
 def _anchors(runs: Sequence[bytes]) -> list[Place]:

@@ -185,7 +185,9 @@ def _reversed(runs: Runs, comparisons: _Comparisons, role: Role, names: Names) -
                     title, details = explanation(one, messages[0], messages[1], channel, fields)
                     field = in_words(fields, one.place)
                     found[key] = Finding(title, details, (first, second), role, channel, one, messages[0], messages[1], field)
-    whole = [_with_its_parts(one, found.values()) for one in found.values() if not any(_is_part_of(one, other) for other in found.values())]
+    varying = [one for one in found.values() if one.difference and one.difference.varies]
+    whole = [one for one in found.values() if not any(_is_part_of(one, other) for other in varying)]
+    whole = [_with_its_parts(one, found.values()) if one in varying else one for one in whole]
     return sorted(whole, key=lambda one: (one.channel, one.difference.place.offset) if one.channel and one.difference else ())
 
 

@@ -60,10 +60,10 @@ class _Part:
         little, big = map(Stretch, self.data, varying)
         return moved(explain(little, big), *self.begins)
 
-    def odd(self) -> list[int]:
-        """Of two stretches of the same length, where in them bytes differ that are no words backwards and do not vary: the one is shifted
-        against the other there."""
-        words = {at for one in self.in_step()[0] if one.kind == "reversed" for at in range(one.place.offset, one.place.end)}
+    def odd(self, found: Found) -> list[int]:
+        """Of two stretches of the same length, in which so much is ``found``, where in them bytes differ that are no words backwards and do
+        not vary: the one is shifted against the other there."""
+        words = {at for one in found[0] if one.kind == "reversed" for at in range(one.place.offset, one.place.end)}
         begin, other = self.begins
         of_little, of_big = (side.varying for side in self.sides)
         pairs = enumerate(zip(*self.data, strict=True))
@@ -94,15 +94,21 @@ def longer(little: Sequence[bytes], big: Sequence[bytes]) -> Found:
 def _front(part: _Part) -> tuple[int, Found]:
     """How far a part is in step from its beginning, and what differs there."""
     size = min(part.sizes)
-    size = next(iter(part.first(size).odd()), size)
-    return size, part.first(size).in_step()
+    found = part.first(size).in_step()
+    if odd := part.first(size).odd(found):
+        size = odd[0]
+        found = part.first(size).in_step()
+    return size, found
 
 
 def _back(part: _Part) -> tuple[int, Found]:
     """The same from its end."""
     size = min(part.sizes)
-    size -= max(part.last(size).odd(), default=-1) + 1
-    return size, part.last(size).in_step()
+    found = part.last(size).in_step()
+    if odd := part.last(size).odd(found):
+        size -= odd[-1] + 1
+        found = part.last(size).in_step()
+    return size, found
 
 
 def _apart(part: _Part) -> Found:
@@ -167,21 +173,6 @@ _Order = Literal["little", "big"]
 
 def _read(words: tuple[bytes, bytes], of_little: _Order, of_big: _Order) -> tuple[int, ...]:
     return int.from_bytes(words[0], of_little), int.from_bytes(words[1], of_big)
-
-
-# The beginnings and the ends of messages
-
-
-def head(little: Sequence[bytes], big: Sequence[bytes], size: int, *, ragged: bool = False) -> Found:
-    """What differs in the first ``size`` bytes. ``ragged``: after them is something that varies."""
-    sides = [learned([one[:size] for one in side]) for side in (little, big)]
-    return explain(sides[0], sides[1], ragged=(False, ragged))
-
-
-def tail(little: Sequence[bytes], big: Sequence[bytes], size: int, *, ragged: bool = False) -> Found:
-    """What differs in the last ``size`` bytes. ``ragged``: before them is something that varies."""
-    sides = [learned([one[len(one) - size :] for one in side]) for side in (little, big)]
-    return moved(explain(sides[0], sides[1], ragged=(ragged, False)), len(little[0]) - size, len(big[0]) - size)
 
 
 def moved(found: Found, by: int, of_big: int) -> Found:

@@ -19,7 +19,6 @@ SET = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 COMBINATIONS_MOST = 100  # of words that nested loops are over
 
-
 # Options of adduser, addgroup (adduser(8)), useradd and groupadd that have a value.
 VALUED = {
     *("--home", "--home-dir", "--base-dir", "-d", "-b", "--shell", "-s", "--gecos", "--comment", "-c", "--uid", "-u", "--gid", "-g"),

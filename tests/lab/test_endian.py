@@ -50,6 +50,14 @@ def outcome(name: str, client: str, server: str = SERVER, **options: object) -> 
     return endian(Plan(programs, **{"repeat": 2, **options}), name=name)  # type: ignore[arg-type]
 
 
+def written(folder: Path, **texts: str) -> tuple[Path, ...]:
+    """A Python file for each role."""
+    files = tuple(folder / f"{role}.py" for role in texts)
+    for file, text in zip(files, texts.values(), strict=True):
+        file.write_text(text)
+    return files
+
+
 def found(of: Outcome) -> list[tuple[str | None, str, Place | None]]:
     return [
         (one.role, one.difference.kind if one.difference else "", one.difference.place if one.difference else None)
@@ -147,11 +155,8 @@ print(len(own.recv(100)), "bytes came back")
 
 @pytest.mark.long
 def test_a_command_with_files_over_udp_and_a_server_that_serves_on(name: str, tmp_path: Path) -> None:
-    files = []
-    for role, text in (("server", UDP_SERVER), ("client", UDP_CLIENT)):
-        files.append(tmp_path / f"{role}.py")
-        files[-1].write_text(text)
-    result = outcome(name, "python3 client.py", "python3 server.py", files=tuple(files))
+    files = written(tmp_path, server=UDP_SERVER, client=UDP_CLIENT)
+    result = outcome(name, "python3 client.py", "python3 server.py", files=files)
     assert found(result) == [("server", "reversed", Place(0, 4))]
     assert {run.endings["server"].words for runs in result.runs.values() for run in runs} == {"serves on"}
 
@@ -174,11 +179,8 @@ own.recv(2, socket.MSG_WAITALL)
 @pytest.mark.long
 def test_pairs_that_wait_for_ever_are_ended_and_run_twice_at_most(name: str, tmp_path: Path) -> None:
     """Of 5 in the other byte order, 1280, the server waits for bytes that never come, and the client for its answer."""
-    files = []
-    for role, text in (("server", LENGTH_SERVER), ("client", LENGTH_CLIENT)):
-        files.append(tmp_path / f"{role}.py")
-        files[-1].write_text(text)
-    result = outcome(name, "python3 client.py", "python3 server.py", files=tuple(files), repeat=3, timeout_s=4)
+    files = written(tmp_path, server=LENGTH_SERVER, client=LENGTH_CLIENT)
+    result = outcome(name, "python3 client.py", "python3 server.py", files=files, repeat=3, timeout_s=4)
     assert found(result) == [("client", "reversed", Place(0, 2))]
     assert {pair: len(runs) for pair, runs in result.runs.items()} == {LITTLE: 3, BIG: 3, ("little", "big"): 2, ("big", "little"): 2}
     late = {run.endings["client"].words for pair, runs in result.runs.items() for run in runs if pair not in (LITTLE, BIG)}
